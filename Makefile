@@ -1,0 +1,89 @@
+# `make` prints what there is. Everything runs in .venv, from versions pinned by requirements.lock.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The resolver that writes the lock; nothing else needs it.
+UV_VERSION := 0.13.8
+UV := .venv-lock/bin/uv
+
+QUICK_TESTS := tests/unit tests/simulation tests/contract
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(STAMP) ## Run the whole application in one process: SQLite and a broker in memory
+	@$(BIN)/python -m app_common.demo
+
+.PHONY: local
+local: $(STAMP) ## Run the whole application as one process per service, on RabbitMQ and PostgreSQL
+	@$(BIN)/python -m app_common.local
+
+.PHONY: check
+check: static ## Format, lint, types, imports and the quick tests: run it before a commit
+	@echo "==> tests: $(QUICK_TESTS)"
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
+
+.PHONY: test
+test: static ## Everything: what `make check` does, with every test
+	@echo "==> tests: all"
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+.PHONY: static
+static: $(STAMP)
+	@echo "==> format"
+	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format" >&2; exit 1; }
+	@echo "==> lint"
+	@$(BIN)/ruff check --quiet .
+	@echo "==> types"
+	@$(BIN)/mypy
+	@echo "==> imports"
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(STAMP) ## Format the code and apply the safe fixes
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(UV) ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade: newest versions)
+	@$(UV) pip compile pyproject.toml --quiet --all-extras --group dev \
+		--universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
+		--output-file requirements.lock
+	@echo "requirements.lock is up to date"
+
+.PHONY: clean
+clean: ## Remove the environment, builds and caches
+	@rm -rf .venv .venv-lock build dist *.egg-info
+	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path "*/node_modules/*" -type d -prune -exec rm -rf {} +
+
+# Two stamps: a changed lock makes the environment anew, a changed pyproject.toml only reinstalls us.
+$(STAMP): .venv/.locked pyproject.toml
+	@echo "==> installing sagas_framework, editable"
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || true)" >&2; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "==> creating .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@echo "==> installing the locked dependencies (a minute or so, once)"
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

@@ -1,0 +1,1 @@
+"""Keeps what is authorized on cards."""

@@ -1,0 +1,8 @@
+"""The worker: ``celery -A accounting_service.worker worker -n accounting@%h``."""
+
+from accounting_service.handlers import participant, settings
+from sagas_framework import participant_app
+
+app = participant_app(participant, broker=settings.celery_broker)
+
+__all__ = ["app", "participant"]

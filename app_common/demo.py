@@ -1,0 +1,116 @@
+"""The whole application in one process: SQLite files and a broker in memory. ``make demo`` runs it.
+
+The broker's memory dies with the process. The rows do not, and after a kill the next start goes on
+with the sagas that were running.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+from waitress.server import create_server
+
+from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_port, upgrade, worker_module
+from app_common.settings import DATABASE_VARIABLE, SettingError, demo_data, demo_database, order_service_port
+from sagas_framework import EmbeddedWorkers, SagasError
+
+# The restaurant that never answers should be given up while somebody watches.
+RESTAURANT_TIMEOUT: Final = "5"
+
+
+def main() -> int:
+    """Run until Ctrl-C or SIGTERM; the exit code."""
+    # Both raise KeyboardInterrupt, also when a shell started us in the background and ignores Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        folder, port = demo_data(), order_service_port()
+        check_port(port)
+        with _alone_in(folder):
+            _configure(folder)
+            for service in SERVICES:
+                upgrade(service)
+            _serve(folder, port)
+    except KeyboardInterrupt:
+        return 0
+    except (CannotRun, SettingError, SagasError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second demo out: it would drive the same sagas through a broker of its own.
+
+    Raises:
+        CannotRun: there is one, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "demo.lock").open("w")
+    except OSError as error:
+        raise CannotRun(f"{error}. Choose another folder: DEMO_DATA=var/another make demo") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotRun(
+                f"Another demo is running on {folder}. Stop it, or choose another folder: "
+                "DEMO_DATA=var/another make demo"
+            ) from None
+        yield  # the system gives the lock back when the process ends, however it ends
+
+
+def _configure(folder: Path) -> None:
+    """Make the services' settings, before their modules are imported, and the log."""
+    os.environ["CELERY_BROKER"] = "memory://localhost"
+    os.environ.pop("CELERY_RESULT_BACKEND", None)
+    os.environ[DATABASE_VARIABLE] = demo_database(folder)
+    os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
+    logging.basicConfig(
+        handlers=[RotatingFileHandler(folder / "demo.log", maxBytes=10_000_000, backupCount=1)],
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(threadName)s: %(message)s",
+    )
+    for chatty in ("alembic", "kombu", "celery.app.trace", "celery.worker.strategy", "waitress.queue"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _serve(folder: Path, port: int) -> None:
+    web: Any = importlib.import_module(f"{ORCHESTRATOR}.web")
+    with (
+        closing(create_server(web.create_app(), host=HOST, port=port, threads=8)) as server,
+        EmbeddedWorkers(worker_module(service).app for service in SERVICES),
+    ):
+        _tell(folder, port)
+        server.run()  # returns on KeyboardInterrupt
+        print("Stopping. Sagas that have not ended go on at the next start.", flush=True)
+
+
+def _tell(folder: Path, port: int) -> None:
+    saga = Path(os.path.relpath(sys.executable)).parent / "saga"
+    database = shlex.quote(demo_database(folder))
+    print(
+        f"The order platform runs: http://{HOST}:{port}/\n"
+        f"Databases and log: {folder}\n"
+        "In another terminal, from here:\n"
+        f"  {DATABASE_VARIABLE}={database} {saga} -A {ORCHESTRATOR}.worker list\n"
+        "Ctrl-C stops it.",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

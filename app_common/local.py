@@ -1,0 +1,183 @@
+"""The whole application, one process per service, on RabbitMQ and PostgreSQL. ``make local`` runs it.
+
+Settings come from the environment (see `app_common.settings`). A database that does not exist is made.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Final
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, make_url
+
+from app_common.running import HOST, ORCHESTRATOR, PARTICIPANTS, SERVICES, CannotRun, check_port, upgrade
+from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port, service_settings
+from sagas_framework import SagasError
+
+DEFAULT_DATABASE: Final = "postgresql+psycopg://some_user:some_password@localhost/{service}"
+RESTAURANT_TIMEOUT: Final = "15"
+STOP_WITHIN: Final = 20.0
+"""Seconds a process has after SIGTERM, before it is killed."""
+
+
+def main() -> int:
+    """Run until Ctrl-C, SIGTERM or the end of any process; the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    os.environ.setdefault(DATABASE_VARIABLE, DEFAULT_DATABASE)
+    os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
+    try:
+        port = order_service_port()
+        check_port(port)
+        for service in SERVICES:
+            make_database(make_url(service_settings(service).database))
+            upgrade(service)
+    except KeyboardInterrupt:
+        return 0
+    except (CannotRun, SettingError, SagasError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return run(commands(port), f"The order platform runs: http://{HOST}:{port}/   Ctrl-C stops it.")
+
+
+def commands(port: int) -> dict[str, list[str]]:
+    """What is run, by name: the same as in production, but all on this machine."""
+    python = [sys.executable, "-m"]
+    web = ["waitress", "--host", HOST, "--port", str(port), "--call", f"{ORCHESTRATOR}.web:create_app"]
+    worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    return {
+        "web": [*python, *web],
+        # Solo: the orchestrator's threads do not go together with a pool that forks.
+        "order": [*python, *_celery(ORCHESTRATOR), "--pool", "solo", *worker],
+        **{
+            _short(service): [*python, *_celery(service), "--concurrency", "2", *worker]
+            for service in PARTICIPANTS
+        },
+    }
+
+
+def _celery(service: str) -> list[str]:
+    return ["celery", "-A", f"{service}.worker", "worker", "-n", f"{_short(service)}@%h"]
+
+
+def _short(service: str) -> str:
+    return service.removesuffix("_service")
+
+
+# ---- processes ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """A process whose output is passed on line by line, each with its name in front.
+
+    It leads a session of its own, so that Ctrl-C reaches it only through us, and once.
+    """
+
+    name: str
+    process: subprocess.Popen[str]
+    printer: threading.Thread
+
+    @classmethod
+    def start(cls, name: str, command: list[str]) -> Child:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        printer = threading.Thread(target=_pass_on, args=(name, process.stdout), daemon=True)
+        printer.start()
+        return cls(name, process, printer)
+
+    def stop(self) -> None:
+        """Wait for the end that `terminate` asked for, or force it."""
+        try:
+            self.process.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            print(f"{self.name} did not stop within {STOP_WITHIN:g} s and is killed.", flush=True)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.printer.join(timeout=1)
+
+
+def run(what: Mapping[str, list[str]], message: str) -> int:
+    """Run all of them until Ctrl-C or until one ends; 1 if one ended by itself."""
+    children: list[Child] = []
+    code = 0
+    try:
+        for name, command in what.items():
+            children.append(Child.start(name, command))
+        print(message, flush=True)
+        ended = _first_to_end(children)
+        print(f"{ended.name} ended with code {ended.process.returncode}; stopping the others.", flush=True)
+        code = 1
+    except KeyboardInterrupt:
+        print("Stopping. Sagas that have not ended go on at the next start.", flush=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it is happening already
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        child.stop()
+    return code
+
+
+def _first_to_end(children: list[Child]) -> Child:
+    pause = threading.Event()
+    while True:
+        for child in children:
+            if child.process.poll() is not None:
+                return child
+        pause.wait(0.2)
+
+
+def _pass_on(name: str, lines: IO[str]) -> None:
+    for line in lines:
+        if line.strip():
+            print(f"{name:10} | {line.rstrip()}", flush=True)
+
+
+# ---- databases ------------------------------------------------------------------------------------
+
+
+def make_database(url: URL) -> None:
+    """Make the database if it cannot be opened and its server has none of this name.
+
+    Raises:
+        CannotRun: the server does not answer, or refuses.
+    """
+    if url.get_backend_name() != "postgresql":
+        return
+    try:
+        psycopg.connect(_address(url), connect_timeout=5).close()
+        return
+    except psycopg.OperationalError:
+        pass  # why, is told better by what follows
+    server = url.set(database="postgres")
+    try:
+        with psycopg.connect(_address(server), connect_timeout=5, autocommit=True) as connection:
+            known = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(known, [url.database]).fetchone() is None:
+                name = sql.Identifier(url.database or "")
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CannotRun(
+            f"The database {url} can neither be opened nor made: {reason}\n"
+            "See that PostgreSQL runs and that the user may make databases, or name another: "
+            f"{DATABASE_VARIABLE}='postgresql://user:password@host/{{service}}'"
+        ) from None
+
+
+def _address(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The contracts: what each service can be asked, what it answers, and why it may refuse."""

@@ -1,0 +1,50 @@
+"""What the restaurant service is asked: to open, approve or reject the kitchen's ticket for an order."""
+
+from sagas_framework import Command, Compensation, Failure, Message, Reply, Service
+
+restaurant_service = Service("restaurant_service")
+
+
+class RestaurantClosed(Failure):
+    """The kitchen takes no orders."""
+
+
+class TicketNotPending(Failure):
+    """There is no such ticket, or it was rejected before."""
+
+
+class OrderItem(Message):
+    """A dish and how many of it."""
+
+    name: str
+    quantity: int
+
+
+class TicketCreated(Reply):
+    """The kitchen has the ticket and does not cook it yet."""
+
+    ticket_id: int
+
+
+class CreateTicket(
+    Command[TicketCreated], service=restaurant_service, name="create_ticket", failures=[RestaurantClosed]
+):
+    """Open a ticket that waits for its approval."""
+
+    order_id: int
+    customer_id: int
+    items: list[OrderItem]
+
+
+class RejectTicket(Compensation[CreateTicket], service=restaurant_service, name="reject_ticket"):
+    """Close the ticket unapproved. `ticket_id` is None when `CreateTicket` was never answered."""
+
+    ticket_id: int | None
+
+
+class ApproveTicket(
+    Command[None], service=restaurant_service, name="approve_ticket", failures=[TicketNotPending]
+):
+    """Let the kitchen cook."""
+
+    ticket_id: int

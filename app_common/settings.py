@@ -1,0 +1,147 @@
+"""Settings, read from environment variables. A wrong one is told by name, with what to write.
+
+| variable | default | what |
+|---|---|---|
+| `CELERY_BROKER` | `amqp://rabbitmq:rabbitmq@localhost//` | where commands and replies travel |
+| `CELERY_RESULT_BACKEND` | none | where a saga's outcome is also stored as a Celery result |
+| `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
+| `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
+| `ORDER_SERVICE_PORT` | 5000 | of the homepage |
+| `DEMO_DATA` | `var/demo` | folder of the demo's databases and log |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+DEFAULT_BROKER: Final = "amqp://rabbitmq:rabbitmq@localhost//"
+DEFAULT_STEP_TIMEOUT: Final = "300"
+DATABASE_VARIABLE: Final = "APP_SQLALCHEMY_DATABASE_URI"
+
+
+class SettingError(ValueError):
+    """An environment variable cannot be used as it is. Its value is left out: it may hold a password."""
+
+    def __init__(self, variable: str, problem: str, write: str) -> None:
+        super().__init__(f"{variable} {problem}. Write it like this: {variable}={write}")
+        self.variable = variable
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What a service's worker needs to know. `database` is an SQLAlchemy URL."""
+
+    database: str
+    celery_broker: str
+    result_backend: str | None
+
+
+@dataclass(frozen=True)
+class StepTimeouts:
+    """How long the order's saga waits for each service to do its first step."""
+
+    consumer: timedelta
+    restaurant: timedelta
+    accounting: timedelta
+
+
+def service_settings(service: str, environ: Mapping[str, str] = os.environ) -> ServiceSettings:
+    """The settings of one service.
+
+    Raises:
+        SettingError: a variable has a wrong value.
+    """
+    return ServiceSettings(
+        database=_database(service, environ),
+        celery_broker=_address(
+            "CELERY_BROKER", environ.get("CELERY_BROKER") or DEFAULT_BROKER, DEFAULT_BROKER
+        ),
+        result_backend=_result_backend(environ),
+    )
+
+
+def step_timeouts(environ: Mapping[str, str] = os.environ) -> StepTimeouts:
+    """The timeouts of the order's saga.
+
+    Raises:
+        SettingError: one is no number of seconds above 0.
+    """
+    return StepTimeouts(
+        consumer=_seconds("CONSUMER_TIMEOUT", environ),
+        restaurant=_seconds("RESTAURANT_TIMEOUT", environ),
+        accounting=_seconds("ACCOUNTING_TIMEOUT", environ),
+    )
+
+
+def order_service_port(environ: Mapping[str, str] = os.environ) -> int:
+    """The port of the homepage.
+
+    Raises:
+        SettingError: it is no port.
+    """
+    value = environ.get("ORDER_SERVICE_PORT") or "5000"
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise SettingError("ORDER_SERVICE_PORT", f"is {value!r}, not a port from 1 to 65535", "5000")
+    return int(value)
+
+
+def demo_data(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the demo's databases and log, as an absolute path; it may not exist yet.
+
+    Raises:
+        SettingError: there is something else in its place.
+    """
+    folder = Path(environ.get("DEMO_DATA") or "var/demo").absolute()
+    if folder.exists() and not folder.is_dir():
+        raise SettingError("DEMO_DATA", f"names {folder}, which is not a folder", "var/demo")
+    return folder
+
+
+def demo_database(folder: Path) -> str:
+    """Value for `APP_SQLALCHEMY_DATABASE_URI` that gives each service a file in the folder."""
+    return f"sqlite:///{folder}/{{service}}.sqlite3"
+
+
+def _database(service: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(DATABASE_VARIABLE) or demo_database(demo_data(environ))
+    try:
+        url = make_url(value.replace("{service}", service))
+    except ArgumentError:
+        raise SettingError(
+            DATABASE_VARIABLE,
+            "is not an SQLAlchemy URL",
+            "postgresql+psycopg://user:password@localhost/{service}",
+        ) from None
+    if url.drivername == "postgresql":  # SQLAlchemy takes this for psycopg2, which is not what we install
+        url = url.set(drivername="postgresql+psycopg")
+    return url.render_as_string(hide_password=False)
+
+
+def _result_backend(environ: Mapping[str, str]) -> str | None:
+    value = environ.get("CELERY_RESULT_BACKEND")
+    return _address("CELERY_RESULT_BACKEND", value, "redis://localhost/0") if value else None
+
+
+def _address(variable: str, value: str, example: str) -> str:
+    if "://" not in value:
+        raise SettingError(variable, "is not an address of the form transport://...", example)
+    return value
+
+
+def _seconds(variable: str, environ: Mapping[str, str]) -> timedelta:
+    value = environ.get(variable) or DEFAULT_STEP_TIMEOUT
+    try:
+        seconds = timedelta(seconds=float(value))
+    except (ValueError, OverflowError):
+        seconds = timedelta(0)
+    if seconds <= timedelta(0):
+        raise SettingError(variable, f"is {value!r}, not a number of seconds above 0", DEFAULT_STEP_TIMEOUT)
+    return seconds

@@ -1,0 +1,1 @@
+"""Knows whom the platform delivers to."""

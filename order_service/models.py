@@ -1,0 +1,50 @@
+"""Orders, each with items of its own."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from app_common.columns import one_of
+from app_common.money import Money
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class OrderStatus(StrEnum):
+    """PENDING_VALIDATION is the semantic lock: a saga is still deciding about the order."""
+
+    PENDING_VALIDATION = "pending_validation"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Order(Base):
+    """What a consumer wants. Its ticket and transaction are noted when the saga ends."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[OrderStatus] = mapped_column(one_of(OrderStatus), default=OrderStatus.PENDING_VALIDATION)
+    consumer_id: Mapped[int]
+    card_id: Mapped[int]
+    price: Mapped[Decimal] = mapped_column(Money)
+    restaurant_ticket_id: Mapped[int | None]
+    transaction_id: Mapped[int | None]
+    items: Mapped[list[OrderItem]] = relationship(order_by="OrderItem.id")
+
+
+class OrderItem(Base):
+    """A dish and how many of it."""
+
+    __tablename__ = "order_items"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    quantity: Mapped[int]

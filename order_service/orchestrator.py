@@ -1,0 +1,18 @@
+"""The sagas of this service and where they are kept. The web starts them, the worker runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app_common.settings import service_settings
+from order_service.sagas.create_order import CreateOrderSaga
+from sagas_framework import Queue, Sagas
+
+settings = service_settings("order_service")
+sagas = Sagas(
+    "order_service",
+    settings.database,
+    sagas=[CreateOrderSaga],
+    reply_queue=Queue("create_order_saga_responses"),
+    migrations=Path(__file__).parent / "migrations",
+)

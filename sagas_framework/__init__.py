@@ -1,0 +1,80 @@
+"""Sagas on Celery, RabbitMQ and PostgreSQL: business transactions that always end, completed or undone."""
+
+# Declaring
+from sagas_framework.core.events import Act, Policy
+
+# Looking
+from sagas_framework.core.instance import Outcome, OutcomeKind, SagaInstance, Status
+
+# Errors
+from sagas_framework.errors import (
+    ConfigurationError,
+    DefinitionError,
+    Failure,
+    KeyConflict,
+    SagaNotEnded,
+    SagasError,
+    SchemaOutdated,
+    Unavailable,
+    UnknownRun,
+    UnknownSaga,
+)
+from sagas_framework.messages import Command, Compensation, Message, Queue, QueueType, Reply, Service
+
+# Serving
+from sagas_framework.participant import Context, Participant, Undo
+from sagas_framework.saga import NOTHING_TO_UNDO, Retry, Saga, Steps
+
+# Starting
+from sagas_framework.sagas import SagaRun, Sagas
+from sagas_framework.storage.engine import make_engine
+from sagas_framework.storage.ports import Filter, HistoryLine
+from sagas_framework.storage.redis_inbox import RedisInbox
+
+# Running
+from sagas_framework.worker.embedded import EmbeddedWorkers
+from sagas_framework.worker.orchestrating import SagaCompensated, orchestrator_app
+from sagas_framework.worker.participating import participant_app
+
+__all__ = [
+    "NOTHING_TO_UNDO",
+    "Act",
+    "Command",
+    "Compensation",
+    "ConfigurationError",
+    "Context",
+    "DefinitionError",
+    "EmbeddedWorkers",
+    "Failure",
+    "Filter",
+    "HistoryLine",
+    "KeyConflict",
+    "Message",
+    "Outcome",
+    "OutcomeKind",
+    "Participant",
+    "Policy",
+    "Queue",
+    "QueueType",
+    "RedisInbox",
+    "Reply",
+    "Retry",
+    "Saga",
+    "SagaCompensated",
+    "SagaInstance",
+    "SagaNotEnded",
+    "SagaRun",
+    "Sagas",
+    "SagasError",
+    "SchemaOutdated",
+    "Service",
+    "Status",
+    "Steps",
+    "Unavailable",
+    "Undo",
+    "UnknownRun",
+    "UnknownSaga",
+    "make_engine",
+    "orchestrator_app",
+    "participant_app",
+]

@@ -1,0 +1,1 @@
+"""The pure core: values in, decisions out. No clock, no I/O, no randomness."""

@@ -1,0 +1,213 @@
+"""What can happen to a saga, and what a decision about it holds. Time comes in with the event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from sagas_framework.core.ids import Kind
+from sagas_framework.core.instance import SagaInstance
+
+
+class Result(StrEnum):
+    """What a reply says."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"  # final: a declared failure, an invalid payload, an unknown task
+    FAILED = "failed"  # a transient fault: the next attempt may succeed
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The saga's row was found and nothing was done for it yet."""
+
+    saga_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """A participant answered.
+
+    Args:
+        refs: ids of the message that it answers, the most reliable first; empty when the reply bears none.
+        task: name of the task that it answers (``restaurant_service.create_ticket``).
+        payload: of a success; for a settled step its answer.
+        error: ``type``, ``message``, ``module`` of a refusal or a fault.
+    """
+
+    saga_id: str
+    at: datetime
+    refs: tuple[str, ...]
+    task: str
+    result: Result
+    payload: Any = None
+    error: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A moment of the row has come.
+
+    Args:
+        horizons: for a queue, the moment before which everything sent to it has left it; a command
+            sent earlier and still not answered is presumed lost (`sagas_framework.core.lost`).
+    """
+
+    saga_id: str
+    at: datetime
+    horizons: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRan:
+    """A local step ran in its savepoint: with a new `state`, or with an `error` and rolled back."""
+
+    saga_id: str
+    at: datetime
+    step: str
+    kind: Kind
+    state: Mapping[str, Any] | None = None
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unroutable:
+    """The broker had no queue for a command. It stays in flight and is sent again."""
+
+    saga_id: str
+    at: datetime
+    message_id: str
+
+
+class Act(StrEnum):
+    """What an operator can do."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    COMPLETE = "complete"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorActed:
+    """A person decided something about the saga.
+
+    Args:
+        revision: of the instance on which it was decided; another one is refused (rule 17). None from
+            code that acts on whatever it finds.
+        step: which; None for the only one it can be.
+        reply: for `COMPLETE`, what the participant would have answered.
+        force: do not ask the participant, who is gone; said so in the history.
+    """
+
+    saga_id: str
+    at: datetime
+    act: Act
+    by: str
+    reason: str
+    revision: int | None = None
+    step: str | None = None
+    reply: Mapping[str, Any] | None = None
+    force: bool = False
+
+
+Event = Started | ReplyReceived | TimerFired | LocalRan | Unroutable | OperatorActed
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A command to publish after the commit. Equal decisions make equal messages.
+
+    Args:
+        not_after: a delivery later than this is neither executed nor answered (rule 10).
+        known: whether the saga saw the step succeed; said by compensations, and when they are handed over.
+        hand_over: of a settle: an operator does the undoing.
+        again: whether it was sent before.
+    """
+
+    saga_id: str
+    message_id: str
+    operation_id: str
+    kind: Kind
+    task: str
+    queue: str
+    attempt: int
+    not_after: datetime
+    payload: dict[str, Any] | None
+    known: bool = False
+    hand_over: bool = False
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A line of the history: ``<step>.running``, ``parked``, ... with what belongs to it."""
+
+    at: datetime
+    entry: str
+    step: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCall:
+    """A local step to run now, inside the transaction; its result comes back as `LocalRan`."""
+
+    step: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens next. Nothing has happened yet.
+
+    Args:
+        answer: to an operator's act: what it set going, or why it was refused.
+        refused: the act changed nothing.
+        ignored: why the event changed nothing.
+        answered: queue and time of sending of the command whose answer this was.
+    """
+
+    instance: SagaInstance
+    commands: tuple[Outgoing, ...] = ()
+    history: tuple[Recorded, ...] = ()
+    local: LocalCall | None = None
+    answer: str | None = None
+    refused: bool = False
+    ignored: str | None = None
+    answered: tuple[str, datetime] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Numbers that hold for every saga of an orchestrator.
+
+    Args:
+        message_lifetime: how long after the decision to send it a message may still be executed.
+        inbox_retention: how long the participants keep inbox rows.
+        clock_skew: by how much two machines' clocks may differ.
+        resend_first: the first look whether a message was lost comes this long after sending.
+        resend_ceiling: the pauses between looks double up to this.
+        resend_cap: after so many looks that found the message only waiting its turn, it is sent again anyway.
+    """
+
+    message_lifetime: timedelta = timedelta(days=1)
+    inbox_retention: timedelta = timedelta(days=30)
+    clock_skew: timedelta = timedelta(minutes=5)
+    resend_first: timedelta = timedelta(seconds=10)
+    resend_ceiling: timedelta = timedelta(seconds=60)
+    resend_cap: int = 10
+
+    def resend_pause(self, looks: int) -> timedelta:
+        """The pause before the next look, after so many; doubles up to the ceiling."""
+        return min(self.resend_first * (1 << min(looks, 16)), self.resend_ceiling)
+
+    @property
+    def sendable_for(self) -> timedelta:
+        """How long after a step's first command anything may still be sent for it (rule 10)."""
+        return self.inbox_retention - self.message_lifetime - self.clock_skew

@@ -1,0 +1,249 @@
+"""One run of a saga as a value, and its form as JSON in the row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from sagas_framework.core.ids import Kind
+
+
+class Status(StrEnum):
+    """Where a saga stands; *why* is its `Outcome`."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    PARKED = "parked"
+
+    @property
+    def ended(self) -> bool:
+        return self in (Status.COMPLETED, Status.COMPENSATED)
+
+
+class OutcomeKind(StrEnum):
+    """Why a saga ended, or turned back, as it did."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The reason in a form for machines (`kind`, `name`) and people (`message`)."""
+
+    kind: OutcomeKind
+    name: str = ""
+    message: str = ""
+    step: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind.value, "name": self.name, "message": self.message, "step": self.step}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, str]) -> Outcome:
+        return cls(OutcomeKind(value["kind"]), value["name"], value["message"], value["step"])
+
+
+class Phase(StrEnum):
+    """Where one step stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSING = "pausing"  # an attempt failed; the next one comes after a pause
+    BLOCKED = "blocked"  # after the pivot, our own code raised before anything was sent
+    ANSWERED = "answered"  # it succeeded, but our own code could not take the reply
+    SETTLING = "settling"  # the participant is asked how it stands, and to close it
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # given up without an answer: it may have happened, or may still
+    WITHDRAWN = "withdrawn"  # settled: it did not happen and never will
+    SKIPPED = "skipped"
+    COMPENSATING = "compensating"
+    UNDO_PAUSING = "undo_pausing"  # a try of its compensation failed; the next one comes after a pause
+    HANDING_OVER = "handing_over"  # an operator takes the undoing over: the participant closes its row
+    HANDED_OVER = "handed_over"  # it happened, and undoing it is now the operator's
+    COMPENSATED = "compensated"
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A message sent and not yet answered.
+
+    Args:
+        sent_at: when it was last decided to send it.
+        check_at: when to look next whether it was lost.
+        resends: how often it was sent again.
+        pauses: looks since the last sending that found it only waiting its turn.
+    """
+
+    kind: Kind
+    attempt: int
+    message_id: str
+    task: str
+    queue: str
+    sent_at: datetime
+    check_at: datetime
+    resends: int = 0
+    pauses: int = 0
+    payload: dict[str, Any] | None = None
+    hand_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What an operator asked for, kept until the participant has said how the step stands."""
+
+    act: str
+    by: str
+    reason: str
+    reply: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What the row knows of one step.
+
+    Args:
+        attempts: of the command, so far; 0 when it was never sent.
+        tries: of the compensation.
+        settles: how often it was settled anew.
+        first_sent_at: when the command was first committed; None means it never left.
+        deadline: when the answer in hand counts as timed out (or late).
+        resume_at: when the pause is over.
+        known: whether the saga saw it succeed (what a compensation says of it).
+        parked: why a person must look, if so.
+        turning: why the saga turns back if settling finds that nothing happened.
+    """
+
+    name: str
+    phase: Phase = Phase.PENDING
+    attempts: int = 0
+    tries: int = 0
+    settles: int = 0
+    flight: Flight | None = None
+    first_sent_at: datetime | None = None
+    deadline: datetime | None = None
+    resume_at: datetime | None = None
+    known: bool = False
+    parked: str | None = None
+    error: dict[str, str] | None = None
+    request: dict[str, Any] | None = None
+    reply: dict[str, Any] | None = None
+    intent: Intent | None = None
+    turning: Outcome | None = None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """The next moment at which time alone changes something."""
+        times = [t for t in (self.deadline, self.resume_at, self.flight and self.flight.check_at) if t]
+        return min(times, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaInstance:
+    """One run of a saga.
+
+    Args:
+        shape: of the definition it started with.
+        key: the business key, unique per saga.
+        revision: grows with every change that matters to a decision; sending again does not.
+        started: whether the first decision was taken.
+        due_at: when the timekeeper must look at it; None when it has ended or only waits.
+    """
+
+    id: str
+    saga: str
+    version: int
+    shape: str
+    key: str
+    status: Status
+    state: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    steps: Mapping[str, StepRecord] = field(default_factory=lambda: MappingProxyType({}))
+    outcome: Outcome | None = None
+    revision: int = 0
+    started: bool = False
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+
+    def in_flight(self) -> Iterator[tuple[StepRecord, Flight]]:
+        """Every command that was sent and not answered, with its step."""
+        for record in self.steps.values():
+            if record.flight is not None:
+                yield record, record.flight
+
+
+# ---- the row's JSON -------------------------------------------------------------------------------
+
+_TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "check_at"})
+_RECORD_DEFAULTS = StepRecord("")
+_RECORD_FIELDS = tuple(f.name for f in fields(StepRecord))
+_FLIGHT_FIELDS = tuple(f.name for f in fields(Flight))
+
+
+def steps_to_json(steps: Mapping[str, StepRecord]) -> list[dict[str, Any]]:
+    """The steps in order, without what still has its default; times in ISO 8601."""
+    return [_record_to_json(record) for record in steps.values()]
+
+
+def steps_from_json(value: list[dict[str, Any]]) -> dict[str, StepRecord]:
+    """The inverse of `steps_to_json`."""
+    records = [_record_from_json(item) for item in value]
+    return {record.name: record for record in records}
+
+
+def _record_to_json(record: StepRecord) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name in _RECORD_FIELDS:
+        value = getattr(record, name)
+        if value == getattr(_RECORD_DEFAULTS, name) and name != "name":
+            continue
+        match value:
+            case datetime():
+                value = value.isoformat()
+            case Flight():
+                value = {
+                    f: v.isoformat() if isinstance(v := getattr(value, f), datetime) else v
+                    for f in _FLIGHT_FIELDS
+                }
+            case Intent():
+                value = {"act": value.act, "by": value.by, "reason": value.reason, "reply": value.reply}
+            case Outcome():
+                value = value.to_json()
+        result[name] = value
+    return result
+
+
+def _times(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: datetime.fromisoformat(v) if k in _TIMES and v else v for k, v in value.items()}
+
+
+def _record_from_json(value: Mapping[str, Any]) -> StepRecord:
+    record = _times(value)
+    record["phase"] = Phase(record.get("phase", Phase.PENDING))
+    if flight := record.get("flight"):
+        record["flight"] = Flight(**{**_times(flight), "kind": Kind(flight["kind"])})
+    if intent := record.get("intent"):
+        record["intent"] = Intent(**intent)
+    if turning := record.get("turning"):
+        record["turning"] = Outcome.from_json(turning)
+    return StepRecord(**record)
+
+
+def with_due(instance: SagaInstance) -> SagaInstance:
+    """The instance with `due_at` worked out from its steps."""
+    if instance.status.ended:
+        return replace(instance, due_at=None)
+    times = [due for record in instance.steps.values() if (due := record.due_at)]
+    return replace(instance, due_at=min(times, default=None))

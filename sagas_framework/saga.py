@@ -1,0 +1,416 @@
+"""Declaring a saga: its state, its steps in order, what undoes them.
+
+A saga is data. Nothing here runs a step; `sagas_framework.core` decides and the orchestrator acts::
+
+    step = Steps(CreateOrderState)
+
+    class CreateOrderSaga(Saga[CreateOrderState], name="create_order", version=1):
+        reject_order = step.local(compensation=mark_order_rejected)
+        create_ticket = step.command(
+            CreateTicket, open_ticket, on_success=remember_ticket,
+            compensation=lambda state: RejectTicket(ticket_id=state.ticket_id))
+        approve_order = step.local(mark_order_approved)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, overload
+
+from pydantic import BaseModel
+
+from sagas_framework.errors import DefinitionError, UnknownSaga
+from sagas_framework.messages import Command, Compensation, Reply
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+S = TypeVar("S", bound=BaseModel)
+C = TypeVar("C", bound=Command[Any])
+R = TypeVar("R", bound=Reply | None)
+C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
+R_co = TypeVar("R_co", bound=Reply | None, covariant=True)
+
+DEFAULT_TIMEOUT: Final = timedelta(minutes=5)
+
+
+class NothingToUndo(Enum):
+    """Said on purpose of a step before the pivot that leaves nothing behind."""
+
+    NOTHING_TO_UNDO = "nothing to undo"
+
+
+NOTHING_TO_UNDO: Final = NothingToUndo.NOTHING_TO_UNDO
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a step is attempted after transient faults, and how long the saga pauses in between.
+
+    Before and at the pivot the step is given up after `attempts`; after the pivot, and for
+    compensations, there is no giving up: after `attempts` the saga is parked for a person to see,
+    and goes on trying.
+
+    Args:
+        attempts: how many, the first included.
+        pause: before the second attempt; multiplied by `factor` for each further one, never more
+            than `ceiling`.
+
+    Raises:
+        DefinitionError: less than one attempt, a negative pause or ceiling, or a factor below 1.
+    """
+
+    attempts: int = 3
+    pause: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    ceiling: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or min(self.pause, self.ceiling) < timedelta(0) or self.factor < 1:
+            raise DefinitionError(
+                f"{self!r}: attempts and factor are at least 1, and a pause is not negative."
+            )
+
+    def pause_after(self, attempt: int) -> timedelta:
+        """The pause after the failed `attempt` (1 for the first). No jitter: decisions are repeatable."""
+        try:
+            seconds = self.pause.total_seconds() * self.factor ** min(attempt - 1, 64)
+        except OverflowError:  # a factor of 100000 and more
+            return self.ceiling
+        return timedelta(seconds=min(seconds, self.ceiling.total_seconds()))
+
+
+UNDO_RETRY: Final = Retry(attempts=5)
+
+
+class CommandType(Protocol[C_co, R_co]):
+    """A command class, seen so that a type checker knows both the command and its reply."""
+
+    def itself(self) -> type[C_co]: ...
+    def reply_type(self) -> type[R_co]: ...
+
+
+class Step(Generic[S]):
+    """One step of a saga whose state is an `S`; its name is that of the attribute it is bound to."""
+
+    name: str = ""
+    bound_to: tuple[str, ...] = ()
+
+    def __init__(
+        self, state: type[S], *, pivot: bool, retry: Retry, undo_retry: Retry, timeout: timedelta
+    ) -> None:
+        self.state = state
+        self.pivot = pivot
+        self.retry = retry
+        self.undo_retry = undo_retry
+        self.timeout = timeout
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        # Judged when the saga's class is made: what is raised here, Python 3.11 wraps in a RuntimeError.
+        self.bound_to = (*self.bound_to, f"{owner.__name__}.{name}")
+        self.name = self.name or name
+
+    @overload
+    def __get__(self, instance: None, owner: type[Saga[S]]) -> Self: ...
+    @overload
+    def __get__(self, instance: Saga[S], owner: type[Saga[S]]) -> Self: ...
+    def __get__(self, instance: Saga[S] | None, owner: type[Saga[S]]) -> Self:
+        return self
+
+    @property
+    def undoable(self) -> bool:
+        """Whether there is a compensation to run."""
+        raise NotImplementedError
+
+    def shape(self) -> list[object]:
+        """What two versions of a saga must share for an instance of one to be run by the other."""
+        raise NotImplementedError
+
+
+class LocalStep(Step[S]):
+    """A step of the orchestrator's own: it runs in the transaction that moves the saga."""
+
+    def __init__(
+        self,
+        state: type[S],
+        action: Callable[[S, Session], None] | None,
+        compensation: Callable[[S, Session], None] | NothingToUndo | None,
+        *,
+        pivot: bool,
+        undo_retry: Retry,
+    ) -> None:
+        super().__init__(state, pivot=pivot, retry=Retry(), undo_retry=undo_retry, timeout=DEFAULT_TIMEOUT)
+        self.action = action
+        self.compensation = compensation
+
+    @property
+    def undoable(self) -> bool:
+        return callable(self.compensation)
+
+    def shape(self) -> list[object]:
+        return [self.name, "local", self.pivot, self.undoable]
+
+
+class CommandStep(Step[S]):
+    """A step that a participant does."""
+
+    def __init__(
+        self,
+        state: type[S],
+        command: type[Command[Any]],
+        request: Callable[[S], Command[Any]],
+        on_success: Callable[[S, Any], None] | None,
+        compensation: Callable[[S], Compensation[Any]] | NothingToUndo | None,
+        *,
+        pivot: bool,
+        retry: Retry,
+        undo_retry: Retry,
+        timeout: timedelta,
+    ) -> None:
+        super().__init__(state, pivot=pivot, retry=retry, undo_retry=undo_retry, timeout=timeout)
+        self.command = command
+        self.request = request
+        self.on_success = on_success
+        self.compensation = compensation
+
+    @property
+    def undoable(self) -> bool:
+        return callable(self.compensation)
+
+    def shape(self) -> list[object]:
+        undo = (
+            self.command.compensation.contract.task if self.undoable and self.command.compensation else None
+        )
+        return [self.name, self.command.contract.task, self.pivot, undo]
+
+
+class Steps(Generic[S]):
+    """Makes the steps of sagas with the state `S`, so that a type checker sees what their hooks take."""
+
+    def __init__(self, state: type[S]) -> None:
+        self.state = state
+
+    def local(
+        self,
+        action: Callable[[S, Session], None] | None = None,
+        *,
+        compensation: Callable[[S, Session], None] | NothingToUndo | None = None,
+        pivot: bool = False,
+        undo_retry: Retry = UNDO_RETRY,
+    ) -> LocalStep[S]:
+        """A step in the orchestrator's own database, committed together with the saga's row.
+
+        Args:
+            action: gets a private copy of the state, which it may change, and the session. None for
+                a step that only has something to undo.
+            compensation: likewise, when the saga turns back.
+            pivot: after this step the saga only goes forward.
+            undo_retry: how a failing compensation is repeated.
+        """
+        return LocalStep(self.state, action, compensation, pivot=pivot, undo_retry=undo_retry)
+
+    def command(
+        self,
+        command: CommandType[C, R],
+        request: Callable[[S], C],
+        *,
+        on_success: Callable[[S, R], None] | None = None,
+        compensation: Callable[[S], Compensation[C]] | NothingToUndo | None = None,
+        pivot: bool = False,
+        retry: Retry = Retry(),
+        undo_retry: Retry = UNDO_RETRY,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> CommandStep[S]:
+        """A step that another service does.
+
+        Args:
+            command: the class of the command.
+            request: makes the command from (a copy of) the state.
+            on_success: takes what the state should keep of the reply.
+            compensation: makes the command that undoes it. It is called also when the outcome is
+                unknown, so fields known only from the reply may still be None.
+            pivot: after this step the saga only goes forward.
+            retry: what follows transient faults.
+            undo_retry: how a failing compensation is repeated.
+            timeout: from the first send, over all attempts. After the pivot: when it counts as late.
+        """
+        return CommandStep(
+            self.state,
+            command.itself(),
+            request,
+            on_success,
+            compensation,
+            pivot=pivot,
+            retry=retry,
+            undo_retry=undo_retry,
+            timeout=timeout,
+        )
+
+
+@dataclass(frozen=True)
+class SagaDefinition:
+    """A checked declaration, as the core reads it.
+
+    Args:
+        pivot: index of the pivot in `steps`; `len(steps)` when there is none, so that every step is
+            before it.
+        shape: hash over steps, their commands and compensations; see `Step.shape`.
+    """
+
+    name: str
+    version: int
+    doc: str
+    state: type[BaseModel]
+    steps: tuple[LocalStep[Any] | CommandStep[Any], ...]
+    pivot: int
+    shape: str
+
+    def index(self, step: str) -> int:
+        """Position of the step with this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for index, candidate in enumerate(self.steps):
+            if candidate.name == step:
+                return index
+        raise KeyError(step)
+
+
+class Saga(Generic[S]):
+    """Base of every saga: ``class CreateOrderSaga(Saga[State], name="create_order", version=1)``.
+
+    Name and version are written out, so that renaming the class does not orphan running instances.
+
+    Raises:
+        DefinitionError: when the class is made, for a saga that could not keep its promise.
+    """
+
+    definition: ClassVar[SagaDefinition]
+
+    def __init_subclass__(cls, *, name: str = "", version: int = 0) -> None:
+        super().__init_subclass__()
+        if not name or version < 1:
+            raise DefinitionError(
+                f"{cls.__name__} needs a name and a version from 1 on: "
+                f'class {cls.__name__}(Saga[State], name="...", version=1).'
+            )
+        steps = tuple(value for value in vars(cls).values() if isinstance(value, (LocalStep, CommandStep)))
+        cls.definition = SagaDefinition(
+            name=name,
+            version=version,
+            doc=(cls.__doc__ or "").strip(),
+            state=_checked_state(cls, steps),
+            steps=steps,
+            pivot=_checked_pivot(cls, steps),
+            shape=_shape(steps),
+        )
+
+
+def _checked_state(cls: type[Saga[Any]], steps: tuple[Step[Any], ...]) -> type[BaseModel]:
+    if not steps:
+        raise DefinitionError(
+            f"{cls.__name__} has no steps: assign step.command(...) or step.local(...) in its body."
+        )
+    state = _declared_state(cls)
+    for step in steps:
+        if len(step.bound_to) > 1:
+            first, *_, second = step.bound_to
+            raise DefinitionError(
+                f"{second} is the same step as {first}: call step.command(...) or step.local(...) once for "
+                "each step."
+            )
+        if step.state is not state:
+            raise DefinitionError(
+                f"{cls.__name__}.{step.name} was made for the state {step.state.__name__}, but the saga's is "
+                f"{state.__name__}: make it with Steps({state.__name__})."
+            )
+    return state
+
+
+def _declared_state(cls: type[Saga[Any]]) -> type[BaseModel]:
+    for base in getattr(cls, "__orig_bases__", ()):
+        if getattr(base, "__origin__", None) is Saga:
+            (state,) = base.__args__
+            if isinstance(state, type) and issubclass(state, BaseModel):
+                return state
+    raise DefinitionError(
+        f"{cls.__name__} names no state: write class {cls.__name__}(Saga[SomePydanticModel], ...)."
+    )
+
+
+def _checked_pivot(cls: type[Saga[Any]], steps: tuple[LocalStep[Any] | CommandStep[Any], ...]) -> int:
+    pivots = [index for index, step in enumerate(steps) if step.pivot]
+    if len(pivots) > 1:
+        names = ", ".join(steps[index].name for index in pivots)
+        raise DefinitionError(
+            f"{cls.__name__} has more than one pivot ({names}); keep pivot=True on one of them."
+        )
+    # A final local step needs no compensation either: nothing can fail after it, it is kept or it never was.
+    pivot = pivots[0] if pivots else _last_word(steps)
+    for index, step in enumerate(steps):
+        where = f"{cls.__name__}.{step.name}"
+        if step.timeout <= timedelta(0):
+            raise DefinitionError(f"{where} has a timeout of {step.timeout}: give it more than nothing.")
+        if isinstance(step, CommandStep) and step.undoable and step.command.compensation is None:
+            raise DefinitionError(
+                f"{where} has a compensation, but no Compensation[{step.command.__name__}] is declared."
+            )
+        if index < pivot and step.compensation is None:
+            raise DefinitionError(
+                f"{where} is before the pivot and has no compensation. Say how it is undone "
+                f"(compensation=...), or that it leaves nothing behind: compensation=NOTHING_TO_UNDO."
+            )
+        if index >= pivot and step.compensation is not None:
+            raise DefinitionError(
+                f"{where} is the pivot or after it, where nothing is undone: its compensation could never "
+                "run. Remove compensation=, or move the pivot."
+            )
+    return pivot
+
+
+def _last_word(steps: tuple[LocalStep[Any] | CommandStep[Any], ...]) -> int:
+    last = len(steps) - 1
+    return last if isinstance(steps[last], LocalStep) and steps[last].compensation is None else len(steps)
+
+
+def _shape(steps: Iterable[Step[Any]]) -> str:
+    return hashlib.sha256(json.dumps([step.shape() for step in steps]).encode()).hexdigest()[:16]
+
+
+class Definitions:
+    """The sagas that a process knows, by name and version."""
+
+    def __init__(self, sagas: Iterable[type[Saga[Any]]]) -> None:
+        self._by_name: dict[tuple[str, int], SagaDefinition] = {}
+        for saga in sagas:
+            definition = saga.definition
+            known = self._by_name.setdefault((definition.name, definition.version), definition)
+            if known is not definition:
+                raise DefinitionError(
+                    f"Two sagas are named {definition.name!r} in version {definition.version}; "
+                    "give one another name or the next version."
+                )
+
+    def __iter__(self) -> Iterator[SagaDefinition]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str, version: int) -> SagaDefinition:
+        """The declaration of this name and version.
+
+        Raises:
+            UnknownSaga: this process has none.
+        """
+        try:
+            return self._by_name[name, version]
+        except KeyError:
+            raise UnknownSaga(name, version, [f"{n} version {v}" for n, v in self._by_name]) from None
+
+    def known(self) -> list[tuple[str, int]]:
+        """`(name, version)` of every declaration."""
+        return list(self._by_name)

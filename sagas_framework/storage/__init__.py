@@ -1,0 +1,1 @@
+"""Where rows are kept: the edges that the shell works against, and their adapters."""

@@ -1,0 +1,172 @@
+"""Engines that behave: hardened alike for PostgreSQL and SQLite, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    PendingRollbackError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sagas_framework.errors import ConfigurationError
+from sagas_framework.storage.ports import StoreUnavailable
+
+# SQLSTATE classes that say nothing about the statement: connection (08), rollback for a race (40),
+# resources such as a full disk (53), a lock or a shutdown (55, 57), the system (58).
+_UNAVAILABLE: Final = frozenset({"08", "40", "53", "55", "57", "58"})
+# Of other classes: a session idle for too long, a server that is (since a failover) a standby.
+_UNAVAILABLE_TOO: Final = frozenset({"25P03", "25006"})
+# SQLite has no SQLSTATE. BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL.
+_SQLITE_UNAVAILABLE: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
+_READS: Final = "sagas_reads_only"
+# A refused password, role or database: waiting will not help.
+_REFUSED: Final = frozenset({"28000", "28P01", "3D000"})
+
+
+def make_engine(url: str, **options: Any) -> Engine:
+    """An engine for a service's database.
+
+    PostgreSQL: connections are tried before use and made anew when dead. SQLite: WAL, so that
+    readers never wait; every transaction begins as a writer, so that none fails half-way on a lock;
+    a writer waits 15 s for another (or the seconds of ``?timeout=`` in the address). An engine that
+    went through a fork opens connections of its own.
+
+    Raises:
+        ConfigurationError: the address cannot be read; the message masks the password.
+    """
+    # Errors of statements travel in replies and histories: without the values that were in them.
+    options.setdefault("hide_parameters", True)
+    try:
+        address = make_url(url)
+        if address.drivername == "postgresql":
+            address = address.set(drivername="postgresql+psycopg")
+        if address.get_backend_name() == "sqlite":
+            options.setdefault("poolclass", NullPool) if address.database else None
+            engine = create_engine(address, **options)
+            _harden_sqlite(engine, timeout_given="timeout" in address.query)
+        else:
+            engine = create_engine(address, **{"pool_pre_ping": True, "pool_recycle": 1800, **options})
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"The database address {masked(url)} cannot be used: {error}. "
+            "Write it like postgresql+psycopg://user:password@host:5432/name or sqlite:////folder/file.sqlite."
+        ) from None
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+    return engine
+
+
+def _harden_sqlite(engine: Engine, *, timeout_given: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself; `begin` below does
+        cursor = connection.cursor()
+        if not timeout_given:
+            cursor.execute("PRAGMA busy_timeout = 15000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        reads = connection.get_execution_options().get(_READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection for reading; on SQLite one that neither waits for a writer nor holds one up."""
+    with engine.connect().execution_options(**{_READS: True}) as connection:
+        yield connection
+
+
+def masked(url: str) -> str:
+    """An address that can be shown: without its password, also when it cannot be parsed."""
+    url = re.sub(r"(?i)(password=)[^&]*", r"\1***", url)
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url
+    scheme, slashes, credentials = head.partition("://")
+    user = credentials.partition(":")[0] if slashes else ""
+    return f"{scheme}://{user}:***@{tail}" if slashes else f"***@{tail}"
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether a database error says nothing about the statement, so that a repetition may succeed."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, PendingRollbackError):
+        # 8s2b: the connection is lost. Otherwise a flush failed, and the code that caught it went on.
+        return error.code == "8s2b"
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in _UNAVAILABLE or state in _UNAVAILABLE_TOO
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        # On a full or failing disk SQLite rolls the whole transaction back, our savepoints included.
+        return code & 0xFF in _SQLITE_UNAVAILABLE or "no such savepoint" in str(error.orig)
+    # A connection that was never made, or broke without a word of the server, has no code at all.
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the server was reached and says no: password, role or database."""
+    if not isinstance(error, DBAPIError):
+        return False
+    said = str(error.orig)
+    return getattr(error.orig, "sqlstate", None) in _REFUSED or any(
+        words in said
+        for words in ("password authentication failed", "does not exist", "no password supplied")
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise `StoreUnavailable` for database errors that a repetition may mend; others pass."""
+    try:
+        yield
+    except Exception as error:
+        if is_unavailable(error):
+            raise StoreUnavailable(str(error)) from error
+        raise
+
+
+@contextmanager
+def guarded_session(connection: Connection) -> Iterator[Session]:
+    """A session for code that is not ours, inside the connection's transaction.
+
+    Left without an error it is written out; left with one, everything written through it is rolled
+    back and nothing else. Two savepoints: the session's own, so that a `commit` of the code ends no
+    more than that, and one around it, so that what was committed so is still rolled back with the rest.
+    """
+    savepoint = connection.begin_nested()
+    try:
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            yield session
+            session.commit()
+    except BaseException:
+        if not connection.invalidated:  # a lost connection has rolled back everything
+            # The session's own, if it could not be released, still stands in the way of ours.
+            while (inner := connection.get_nested_transaction()) not in (None, savepoint):
+                inner.rollback()
+            savepoint.rollback()
+        raise
+    savepoint.commit()

@@ -1,0 +1,223 @@
+"""Store and inbox in memory, with the promises of the real ones: for simulations and a user's tests.
+
+One `MemoryDatabase` is one database: what is committed stays, what is rolled back was never there.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy.orm import Session
+
+from sagas_framework.core.events import Recorded
+from sagas_framework.core.inbox import InboxRow
+from sagas_framework.core.instance import SagaInstance
+from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, LostRace, Quarantined
+
+
+class MemorySession:
+    """What a handler or a local step gets in place of a session: `rows`, kept or thrown away as a whole."""
+
+    def __init__(self, rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+
+@dataclass
+class MemoryDatabase:
+    """Everything that one database holds. `rows` are the service's own."""
+
+    instances: dict[str, SagaInstance] = field(default_factory=dict)
+    history: list[HistoryLine] = field(default_factory=list)
+    acts: dict[int, ActRow] = field(default_factory=dict)
+    inbox: dict[str, tuple[InboxRow, datetime]] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    beats: dict[tuple[str, str], Beat] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # One transaction at a time: coarser than row locks, and never more permissive.
+        self.lock = threading.RLock()
+
+    def copy(self) -> MemoryDatabase:
+        return MemoryDatabase(
+            dict(self.instances),
+            list(self.history),
+            dict(self.acts),
+            dict(self.inbox),
+            list(self.quarantined),
+            dict(self.beats),
+            copy.deepcopy(self.rows),
+        )
+
+    def become(self, other: MemoryDatabase) -> None:
+        for name in ("instances", "history", "acts", "inbox", "quarantined", "beats", "rows"):
+            setattr(self, name, getattr(other, name))
+
+    def set_aside(self, message: Quarantined) -> None:
+        last = max((known.id for known in self.quarantined), default=0)
+        self.quarantined.append(replace(message.storable(), id=last + 1))
+
+    def take_replays(self, limit: int) -> list[Quarantined]:
+        with self.lock:
+            taken = [message for message in self.quarantined if message.replay is not None][:limit]
+            self.quarantined = [message for message in self.quarantined if message not in taken]
+            return taken
+
+    def add_act(self, act: ActRow) -> ActRow:
+        """Store an operator's act under the next number."""
+        act = replace(act, id=len(self.acts) + 1)
+        self.acts[act.id] = act
+        return act
+
+
+class MemoryTransaction:
+    """See `sagas_framework.storage.ports.StoreTransaction`."""
+
+    def __init__(self, working: MemoryDatabase) -> None:
+        self._working = working
+
+    def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
+        return {i: self._working.instances[i] for i in sorted(saga_ids) if i in self._working.instances}
+
+    def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
+        due = [
+            (instance.due_at, instance.id)
+            for instance in self._working.instances.values()
+            if instance.due_at is not None
+            and instance.due_at <= now
+            and (instance.saga, instance.version) in sagas
+        ]
+        return [self._working.instances[saga_id] for _, saga_id in sorted(due)[:limit]]
+
+    def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        for instance in instances:
+            self._working.instances[instance.id] = instance
+        for saga_id, revision, line in history:
+            seq = len(self._working.history) + 1
+            self._working.history.append(HistoryLine(saga_id, seq, revision, line))
+
+    @contextmanager
+    def savepoint(self) -> Iterator[Session]:
+        session = MemorySession(copy.deepcopy(self._working.rows))
+        yield cast(Session, session)
+        self._working.rows = session.rows
+
+    def lock_acts(self, limit: int) -> list[ActRow]:
+        return [act for act in self._working.acts.values() if act.handled_at is None][:limit]
+
+    def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
+        act = self._working.acts[act_id]
+        self._working.acts[act_id] = replace(act, answer=answer, refused=refused, handled_at=at)
+
+    def quarantine(self, messages: Sequence[Quarantined]) -> None:
+        for message in messages:
+            self._working.set_aside(message)
+
+
+class MemoryStore:
+    """See `sagas_framework.storage.ports.Store`."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self.database = database
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        with self.database.lock:
+            working = self.database.copy()
+            yield MemoryTransaction(working)
+            self.database.become(working)
+
+    def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
+        with self.database.lock:
+            due = [
+                instance.due_at
+                for instance in self.database.instances.values()
+                if instance.due_at is not None and (instance.saga, instance.version) in sagas
+            ]
+            return min(due, default=None)
+
+    def quarantine(self, message: Quarantined) -> None:
+        with self.database.lock:
+            self.database.set_aside(message)
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        return self.database.take_replays(limit)
+
+    def beat(self, beat: Beat) -> None:
+        self.database.beats[beat.worker, beat.role] = beat
+
+
+class MemoryInboxTurn:
+    """See `sagas_framework.storage.ports.InboxTurn`."""
+
+    def __init__(self, row: InboxRow | None, rows: Mapping[str, Any]) -> None:
+        self.row = row
+        self.saved = False
+        self.rows: dict[str, Any] = dict(rows)
+        self._session: MemorySession | None = None
+
+    def session(self) -> Session:
+        if self._session is None:
+            self._session = MemorySession(copy.deepcopy(self.rows))
+        return cast(Session, self._session)
+
+    def finish_work(self) -> None:
+        if self._session is not None:
+            self.rows = self._session.rows
+            self._session = None
+
+    def undo_work(self) -> None:
+        self._session = None
+
+    def save(self, row: InboxRow) -> None:
+        self.row = row
+        self.saved = True
+
+
+class MemoryInbox:
+    """See `sagas_framework.storage.ports.Inbox`."""
+
+    transactional = True
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self.database = database
+
+    @contextmanager
+    def turn(self, key: str, now: datetime) -> Iterator[MemoryInboxTurn]:
+        # Optimistic: nothing is held while the handler works, so that a simulation can interleave;
+        # whoever finds the row or the service's rows changed at the end has lost the race (rule 6).
+        with self.database.lock:
+            found = self.database.inbox.get(key)
+            rows = self.database.rows
+        turn = MemoryInboxTurn(found[0] if found else None, rows)
+        yield turn
+        turn.finish_work()
+        with self.database.lock:
+            if self.database.inbox.get(key) is not found or self.database.rows is not rows:
+                raise LostRace(key)
+            self.database.rows = turn.rows
+            if turn.saved and turn.row is not None:
+                self.database.inbox[key] = (turn.row, now)
+
+    def forget(self, before: datetime, limit: int = 1000) -> int:
+        with self.database.lock:
+            old = [key for key, (_, at) in self.database.inbox.items() if at < before][:limit]
+            for key in old:
+                del self.database.inbox[key]
+            return len(old)
+
+    def quarantine(self, message: Quarantined) -> None:
+        with self.database.lock:
+            self.database.set_aside(message)
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        return self.database.take_replays(limit)
+
+    def beat(self, beat: Beat) -> None:
+        self.database.beats[beat.worker, beat.role] = beat

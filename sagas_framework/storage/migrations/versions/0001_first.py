@@ -1,0 +1,122 @@
+"""the tables of sagas, inboxes, acts, quarantine and workers"""
+
+from alembic import op
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+
+# Written out, not imported from the library: a migration stays what it was when it ran.
+_json = JSON().with_variant(JSONB(), "postgresql")
+_id = BigInteger().with_variant(Integer(), "sqlite")
+_moment = DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "saga_instance",
+        Column("id", String(36), primary_key=True),
+        Column("saga", String(100), nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("shape", String(16), nullable=False),
+        Column("key", String(200), nullable=False),
+        Column("status", String(16), nullable=False),
+        Column("outcome", _json, nullable=True),
+        Column("state", _json, nullable=False),
+        Column("steps", _json, nullable=False),
+        Column("revision", Integer, nullable=False),
+        Column("started", Boolean, nullable=False),
+        Column("digest", String(64), nullable=False),
+        Column("created_at", _moment, nullable=False),
+        Column("updated_at", _moment, nullable=False),
+        Column("ended_at", _moment, nullable=True),
+        Column("due_at", _moment, nullable=True),
+        UniqueConstraint("saga", "key", name="saga_instance_key"),
+    )
+    op.create_index(
+        "saga_instance_due", "saga_instance", ["due_at"], postgresql_where=text("due_at IS NOT NULL")
+    )
+    op.create_index("saga_instance_listed", "saga_instance", ["status", "created_at"])
+    op.create_table(
+        "saga_history",
+        Column("seq", _id, primary_key=True, autoincrement=True),
+        Column("saga_id", String(36), nullable=False),
+        Column("revision", Integer, nullable=False),
+        Column("at", _moment, nullable=False),
+        Column("entry", String(150), nullable=False),
+        Column("step", String(100), nullable=True),
+        Column("detail", _json, nullable=False),
+    )
+    op.create_index("saga_history_of", "saga_history", ["saga_id", "seq"])
+    op.create_table(
+        "saga_signal",
+        Column("id", _id, primary_key=True, autoincrement=True),
+        Column("saga_id", String(36), nullable=False),
+        Column("act", String(16), nullable=False),
+        Column("by", String(100), nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("revision", Integer, nullable=True),
+        Column("step", String(100), nullable=True),
+        Column("reply", _json, nullable=True),
+        Column("force", Boolean, nullable=False),
+        Column("created_at", _moment, nullable=False),
+        Column("handled_at", _moment, nullable=True),
+        Column("refused", Boolean, nullable=False),
+        Column("answer", Text, nullable=True),
+    )
+    op.create_index("saga_signal_open", "saga_signal", ["id"], postgresql_where=text("handled_at IS NULL"))
+    op.create_table(
+        "saga_inbox",
+        Column("key", String(64), primary_key=True),
+        Column("saga_id", String(64), nullable=False),
+        Column("task", String(200), nullable=False),
+        Column("state", String(16), nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("claim", String(36), nullable=True),
+        Column("lease_until", _moment, nullable=True),
+        Column("reply", _json, nullable=True),
+        Column("undo_attempt", Integer, nullable=False),
+        Column("undo_reply", _json, nullable=True),
+        Column("updated_at", _moment, nullable=False),
+    )
+    op.create_index("saga_inbox_age", "saga_inbox", ["updated_at"])
+    op.create_table(
+        "saga_quarantine",
+        Column("id", _id, primary_key=True, autoincrement=True),
+        Column("at", _moment, nullable=False),
+        Column("queue", String(255), nullable=False),
+        Column("task", String(255), nullable=False),
+        Column("saga_id", String(64), nullable=True),
+        Column("headers", _json, nullable=False),
+        Column("properties", _json, nullable=False),
+        Column("body", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("path", String(255), nullable=False),
+        Column("replay", String(100), nullable=True),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "saga_worker",
+        Column("worker", String(255), primary_key=True),
+        Column("role", String(20), primary_key=True),
+        Column("started_at", _moment, nullable=False),
+        Column("turned_at", _moment, nullable=False),
+        Column("detail", Text, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    for table in ("worker", "quarantine", "inbox", "signal", "history", "instance"):
+        op.drop_table(f"saga_{table}")

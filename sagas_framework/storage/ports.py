@@ -1,0 +1,255 @@
+"""What the shell asks of a store. Each promise here is a test in ``tests/contract``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sagas_framework.core.events import Act, Recorded
+from sagas_framework.core.inbox import InboxRow
+from sagas_framework.core.instance import SagaInstance, Status
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+# ---- values ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """A recorded line as it is read back. `revision`: of the instance after it."""
+
+    saga_id: str
+    seq: int
+    revision: int
+    recorded: Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class ActRow:
+    """An operator's act on its way to the timekeeper, and what became of it."""
+
+    id: int
+    saga_id: str
+    act: Act
+    by: str
+    reason: str
+    created_at: datetime
+    revision: int | None = None
+    step: str | None = None
+    reply: Mapping[str, Any] | None = None
+    force: bool = False
+    handled_at: datetime | None = None
+    refused: bool = False
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A message set aside for a person.
+
+    Args:
+        queue: that it was taken from.
+        body: as it came; bytes that are not text are written as ``\\xNN``.
+        path: where in the body the trouble is, as a JSON path (``$.items[0].quantity``).
+        replay: who wants it sent again to its queue, and has not been served yet.
+    """
+
+    queue: str
+    task: str
+    headers: Mapping[str, Any]
+    body: str
+    reason: str
+    at: datetime
+    path: str = "$"
+    saga_id: str | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+    replay: str | None = None
+
+    def storable(self) -> Quarantined:
+        """The message without what a database refuses; one that cannot be set aside would come for ever.
+
+        What is no JSON becomes text, what is no text in PostgreSQL is written as an escape, and what a
+        column is too short for is cut off; the body is kept in full.
+        """
+        return replace(
+            self,
+            queue=_text(self.queue)[:255],
+            task=_text(self.task)[:255],
+            headers=_json(self.headers),
+            properties=_json(self.properties),
+            body=_text(self.body),
+            reason=_text(self.reason),
+            path=_text(self.path)[:255],
+            saga_id=None if self.saga_id is None else _text(self.saga_id)[:64],
+        )
+
+
+def _text(value: object) -> str:
+    """As text without NUL and lone surrogates, which PostgreSQL does not store."""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _json(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {_text(name): _json(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_json(inner) for inner in value]
+        case None | bool() | int():
+            return value
+        case float() if isfinite(value):
+            return value
+        case _:
+            return _text(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last turn of one loop of one worker process."""
+
+    worker: str
+    role: str
+    started_at: datetime
+    turned_at: datetime
+    detail: str = ""
+
+
+# ---- the orchestrator's store ---------------------------------------------------------------------
+
+
+class StoreTransaction(Protocol):
+    """One transaction. Leaving its block without an error commits; with one it rolls back."""
+
+    def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
+        """The instances with these ids, locked until the end, waiting for who has them now.
+
+        Replies wait for the lock (rule 19). Unknown ids are left out. Always locks in the order of ids.
+        """
+
+    def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
+        """Instances of these sagas and versions that are due, earliest first; locked ones are skipped."""
+
+    def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        """Replace these instances and append `(saga id, revision, line)` to their histories, set-wise."""
+
+    def savepoint(self) -> AbstractContextManager[Session]:
+        """A session for a local step. An error that leaves its block undoes what the step wrote, no more."""
+
+    def lock_acts(self, limit: int) -> list[ActRow]:
+        """Operators' acts that nobody has handled, oldest first; locked ones are skipped."""
+
+    def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
+        """Note what became of an act."""
+
+    def quarantine(self, messages: Sequence[Quarantined]) -> None:
+        """Set messages aside."""
+
+
+class Store(Protocol):
+    """Where an orchestrator keeps its sagas."""
+
+    def transaction(self) -> AbstractContextManager[StoreTransaction]:
+        """Begin a transaction.
+
+        Raises:
+            StoreUnavailable: (from here or any method inside) nothing was written; try again later.
+        """
+
+    def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
+        """When the next instance of these sagas is due."""
+
+    def quarantine(self, message: Quarantined) -> None:
+        """Set a message aside."""
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        """Messages that somebody wants sent again to their queues; they leave the quarantine."""
+
+    def beat(self, beat: Beat) -> None:
+        """Note the turn of a loop."""
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be reached, is locked, full, or lost a race; a repetition may succeed."""
+
+
+# ---- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which instances to list; None means any. `older_than`: created before."""
+
+    saga: str | None = None
+    status: Status | None = None
+    key: str | None = None
+    older_than: datetime | None = None
+    open_only: bool = False
+    limit: int = 50
+
+
+# ---- a participant's inbox ------------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """The operation is being handled right now by somebody else."""
+
+
+class LostRace(Exception):
+    """Somebody else wrote the row since it was read; read it again and decide anew (rule 6)."""
+
+
+class InboxTurn(Protocol):
+    """The row of one operation, held."""
+
+    row: InboxRow | None
+
+    def session(self) -> Session | None:
+        """The handler's session: what it writes commits with the row, or is rolled back by `undo_work`.
+
+        None for an inbox without a database.
+        """
+
+    def finish_work(self) -> None:
+        """Write out what the handler left in its session; an error of the database comes up here."""
+
+    def undo_work(self) -> None:
+        """Roll back what the handler wrote through the session; the row can still be saved."""
+
+    def save(self, row: InboxRow) -> None:
+        """Write the row; it is there for others when the turn's block is left without an error."""
+
+
+class Inbox(Protocol):
+    """A participant's memory of what it has handled."""
+
+    transactional: bool
+    """Whether a handler's work and the row commit together. If not, every handler is `outside`."""
+
+    def turn(self, key: str, now: datetime) -> AbstractContextManager[InboxTurn]:
+        """Hold the operation's row.
+
+        Raises:
+            Busy: at once, if another has it (rule 7).
+            LostRace: from the end of the block, if another wrote it meanwhile.
+            StoreUnavailable: nothing was written.
+        """
+
+    def forget(self, before: datetime, limit: int = 1000) -> int:
+        """Delete at most `limit` rows last changed before a moment; how many were (rule 10)."""
+
+    def quarantine(self, message: Quarantined) -> None:
+        """Set a message aside."""
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        """Messages that somebody wants sent again to their queue; they leave the quarantine."""
+
+    def beat(self, beat: Beat) -> None:
+        """Note the turn of a loop."""

@@ -1,0 +1,150 @@
+"""The tables, alike in every service's database. Migrations make them; queries are written with these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment. SQLite has no time zones: there it is kept as UTC without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and (
+            value if dialect.name == "postgresql" else value.astimezone(UTC).replace(tzinfo=None)
+        )
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# none_as_null: a missing value is SQL's NULL, never the JSON text "null".
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+BigId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
+
+saga_instance = Table(
+    "saga_instance",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("saga", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("shape", String(16), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("outcome", Json, nullable=True),
+    Column("state", Json, nullable=False),
+    Column("steps", Json, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("started", Boolean, nullable=False),
+    Column("digest", String(64), nullable=False),  # of the state it was started with
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=True),
+    Column("due_at", UtcDateTime, nullable=True),
+    UniqueConstraint("saga", "key", name="saga_instance_key"),
+    Index("saga_instance_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("saga_instance_listed", "status", "created_at"),
+)
+
+saga_history = Table(
+    "saga_history",
+    metadata,
+    Column("seq", BigId, primary_key=True, autoincrement=True),
+    Column("saga_id", String(36), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("entry", String(150), nullable=False),
+    Column("step", String(100), nullable=True),
+    Column("detail", Json, nullable=False),
+    Index("saga_history_of", "saga_id", "seq"),
+)
+
+saga_signal = Table(
+    "saga_signal",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("saga_id", String(36), nullable=False),
+    Column("act", String(16), nullable=False),
+    Column("by", String(100), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("revision", Integer, nullable=True),
+    Column("step", String(100), nullable=True),
+    Column("reply", Json, nullable=True),
+    Column("force", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("handled_at", UtcDateTime, nullable=True),
+    Column("refused", Boolean, nullable=False),
+    Column("answer", Text, nullable=True),
+    Index("saga_signal_open", "id", postgresql_where=text("handled_at IS NULL")),
+)
+
+saga_inbox = Table(
+    "saga_inbox",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("saga_id", String(64), nullable=False),
+    Column("task", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("claim", String(36), nullable=True),
+    Column("lease_until", UtcDateTime, nullable=True),
+    Column("reply", Json, nullable=True),
+    Column("undo_attempt", Integer, nullable=False),
+    Column("undo_reply", Json, nullable=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("saga_inbox_age", "updated_at"),
+)
+
+saga_quarantine = Table(
+    "saga_quarantine",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("queue", String(255), nullable=False),
+    Column("task", String(255), nullable=False),
+    Column("saga_id", String(64), nullable=True),
+    Column("headers", Json, nullable=False),
+    Column("properties", Json, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("path", String(255), nullable=False),
+    Column("replay", String(100), nullable=True),
+    sqlite_autoincrement=True,  # a number is never given again: a person may still have it on screen
+)
+
+saga_worker = Table(
+    "saga_worker",
+    metadata,
+    Column("worker", String(255), primary_key=True),
+    Column("role", String(20), primary_key=True),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("turned_at", UtcDateTime, nullable=False),
+    Column("detail", Text, nullable=False),
+)

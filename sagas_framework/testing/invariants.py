@@ -1,0 +1,231 @@
+"""What must hold in every run, whatever fails. Each function says in its docstring what it sees to.
+
+They look at a `View`, and yield a sentence for each promise that they find broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from sagas_framework.core import ids
+from sagas_framework.core.events import Recorded
+from sagas_framework.core.instance import OutcomeKind, Phase, SagaInstance, Status, StepRecord
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.testing.effects import Effects
+
+_LANDED: Final = frozenset(
+    {
+        Phase.SUCCEEDED,
+        Phase.REFUSED,
+        Phase.FAILED,
+        Phase.UNKNOWN,
+        Phase.WITHDRAWN,
+        Phase.SKIPPED,
+        Phase.HANDED_OVER,
+        Phase.COMPENSATED,
+    }
+)
+_THERE: Final = frozenset({Phase.SUCCEEDED, Phase.ANSWERED})
+_GONE: Final = frozenset({Phase.REFUSED, Phase.WITHDRAWN, Phase.SKIPPED, Phase.COMPENSATED})
+_BY_HAND: Final = ("by_hand", "force", "forced", "effect")
+"""Details of a history line after which a person, not the library, answers for a step's effect."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One saga of a run and what its participants have done.
+
+    Args:
+        history: its lines, oldest first.
+        taken: the faults so far.
+    """
+
+    instance: SagaInstance
+    definition: SagaDefinition
+    history: Sequence[Recorded]
+    effects: Effects
+    taken: Mapping[str, str]
+
+    def count(self, record: StepRecord) -> int:
+        """How often the step's effect is there."""
+        return self.effects.count(operation_id(self.instance.id, record.name))
+
+    def by_hand(self, name: str) -> bool:
+        """Whether a person took the step over."""
+        return any(line.step == name and any(line.detail.get(d) for d in _BY_HAND) for line in self.history)
+
+    def stays(self, record: StepRecord) -> bool:
+        """Whether the declaration says that there is nothing to undo."""
+        index = self.definition.index(record.name)
+        return index < self.definition.pivot and not self.definition.steps[index].undoable
+
+
+operation_id: Final = lru_cache(maxsize=4096)(ids.operation_id)
+
+Invariant = Callable[[View], Iterator[str]]
+
+
+def at_most_once(view: View) -> Iterator[str]:
+    """Never two effects at once for one operation, and never less than none."""
+    for record in view.instance.steps.values():
+        if view.count(record) not in (0, 1):
+            yield f"the effect of {record.name} is there {view.count(record)} times"
+
+
+def undone_at_most_once(view: View) -> Iterator[str]:
+    """An undo handler's work is committed at most once for an operation."""
+    for record in view.instance.steps.values():
+        times = view.effects.times_undone(operation_id(view.instance.id, record.name))
+        if times > 1:
+            yield f"{record.name} was undone {times} times"
+
+
+def one_key_per_operation(view: View) -> Iterator[str]:
+    """A third party sees one idempotency key per operation, whatever the attempt."""
+    for purpose, keys in view.effects.provider.keys.items():
+        if len(keys) > 1:
+            yield f"the provider saw {len(keys)} keys for {purpose}"
+
+
+def what_it_believes_is_true(view: View) -> Iterator[str]:
+    """A step seen as succeeded has its effect, one seen as refused, withdrawn, skipped or undone has none."""
+    if view.instance.status is Status.COMPENSATED:
+        return
+    for record in view.instance.steps.values():
+        there = view.count(record)
+        if record.phase in _THERE and there != 1 and not view.by_hand(record.name):
+            yield f"the saga believes that {record.name} succeeded, and its effect is not there"
+        if record.phase in _GONE and there and not view.stays(record) and not view.by_hand(record.name):
+            yield f"the saga believes that {record.name} is {record.phase.value}, and its effect is there"
+
+
+def completed_keeps_everything(view: View) -> Iterator[str]:
+    """Completed: every effect is there exactly once, but for steps that a person has skipped."""
+    if view.instance.status is not Status.COMPLETED:
+        return
+    for record in view.instance.steps.values():
+        if record.phase is Phase.SKIPPED:
+            continue
+        if view.count(record) != 1 and not view.by_hand(record.name):
+            yield f"the saga is completed, and {record.name} has {view.count(record)} effects"
+
+
+def compensated_leaves_nothing(view: View) -> Iterator[str]:
+    """Compensated: no effect is there, but for steps with nothing to undo, said so in the declaration."""
+    if view.instance.status is not Status.COMPENSATED:
+        return
+    for record in view.instance.steps.values():
+        if view.count(record) != 0 and not view.stays(record) and not view.by_hand(record.name):
+            yield f"the saga is compensated, and the effect of {record.name} stays"
+
+
+def what_has_landed_waits_for_nothing(view: View) -> Iterator[str]:
+    """A step that is over has nothing in flight and no timer; a saga that has ended has none at all."""
+    for record in view.instance.steps.values():
+        if record.phase in _LANDED and (record.flight or record.deadline or record.resume_at):
+            yield f"{record.name} is {record.phase.value} and still waits for something"
+    if view.instance.status.ended and view.instance.due_at is not None:
+        yield f"the saga is {view.instance.status.value} and still has a timer"
+
+
+def parked_says_why(view: View) -> Iterator[str]:
+    """A parked saga names the step and the reason; one with such a step is shown as parked."""
+    reasons = [record.parked for record in view.instance.steps.values() if record.parked]
+    if (view.instance.status is Status.PARKED) != bool(reasons) and not view.instance.status.ended:
+        yield f"the saga is {view.instance.status.value}, and the reasons to park it are {reasons}"
+
+
+def the_outcome_fits(view: View) -> Iterator[str]:
+    """Completed sagas went well; compensated ones say why not."""
+    kind = view.instance.outcome.kind if view.instance.outcome else None
+    if (view.instance.status is Status.COMPLETED) != (kind is OutcomeKind.OK):
+        yield f"the saga is {view.instance.status.value}, and its outcome is {kind}"
+
+
+def the_history_tells_the_truth(view: View) -> Iterator[str]:
+    """Its last word is the saga's status; a succeeded step has its effect, unless it is being undone; an
+    attempt that it calls failed was answered with a failure."""
+    statuses = [line.entry for line in view.history if line.entry in tuple(Status)]
+    last = statuses[-1] if statuses else Status.RUNNING
+    if last != view.instance.status:
+        yield f"the history ends with {last}, and the saga is {view.instance.status.value}"
+    words = [line.entry for line in view.history]
+    for record in view.instance.steps.values():
+        if words.count(f"{record.name}.succeeded") > 1 or words.count(f"{record.name}.compensated") > 1:
+            yield f"the history says twice that {record.name} succeeded, or was compensated"
+        told = f"{record.name}.succeeded" in words and f"{record.name}.compensating" not in words
+        if told and not view.by_hand(record.name) and view.count(record) != 1:
+            yield f"the history says that {record.name} succeeded, and its effect is not there"
+    for line in view.history:
+        if line.step and line.entry == f"{line.step}.attempt_failed":
+            key = operation_id(view.instance.id, line.step)
+            attempt = line.detail["attempt"]
+            if attempt not in view.effects.failures_answered[key]:
+                yield f"the history says that {line.step} failed in attempt {attempt}: it did not"
+
+
+def only_the_last_attempt_gives_up(view: View) -> Iterator[str]:
+    """A saga that turned back because a step failed has had a failure of that step's last attempt."""
+    outcome = view.instance.outcome
+    if outcome is None or outcome.kind is not OutcomeKind.FAILED:
+        return
+    record = view.instance.steps[outcome.step]
+    failures = view.effects.failures_answered[operation_id(view.instance.id, record.name)]
+    if record.attempts and not record.known and record.attempts not in failures:
+        yield f"the history says that {record.name} failed in attempt {record.attempts}: it did not"
+
+
+def undone_in_reverse(view: View) -> Iterator[str]:
+    """Compensations begin in the reverse order of the steps."""
+    order: list[int] = []
+    for line in view.history:
+        if line.step and line.entry == f"{line.step}.compensating":
+            index = view.definition.index(line.step)
+            if index not in order:
+                order.append(index)
+    if order != sorted(order, reverse=True):
+        yield f"the steps are undone in the order {order}"
+
+
+ALWAYS: Final[tuple[Invariant, ...]] = (
+    at_most_once,
+    undone_at_most_once,
+    one_key_per_operation,
+    what_it_believes_is_true,
+    completed_keeps_everything,
+    compensated_leaves_nothing,
+    what_has_landed_waits_for_nothing,
+    parked_says_why,
+    the_outcome_fits,
+    only_the_last_attempt_gives_up,
+)
+"""Seen to after every event."""
+
+AT_THE_END: Final[tuple[Invariant, ...]] = (the_history_tells_the_truth, undone_in_reverse)
+"""Seen to when nothing more happens."""
+
+_NEED_A_PERSON: Final = ("refuses", "raises", "forgets", "completes", "force")
+"""Choices after which a saga may rightly wait for a person."""
+_LEAVE_A_CLAIM: Final = ("dies", "database away", "fails", "is away")
+"""Choices after which an outside handler may have worked that nothing can undo."""
+
+
+def it_ends(view: View) -> Iterator[str]:
+    """Once faults have stopped the saga ends, or is parked where only a person can decide."""
+    instance = view.instance
+    if instance.status.ended:
+        return
+    if instance.status is not Status.PARKED:
+        yield f"the saga is still {instance.status.value} long after the last fault"
+        return
+    for record in instance.steps.values():
+        if not record.parked:
+            continue
+        needs = _LEAVE_A_CLAIM if "OutcomeUnknown" in record.parked else _NEED_A_PERSON
+        if record.flight or record.resume_at:
+            yield f"{record.name} is parked long after the last fault, and needs no person: {record.parked}"
+        elif not any(need in choice for need in needs for choice in view.taken.values()):
+            yield f"{record.name} waits for a person, and nothing happened that needs one: {record.parked}"

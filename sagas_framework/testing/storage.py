@@ -1,0 +1,233 @@
+"""Store and inbox with crash points: before the commit, after it, and a database that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final, cast
+
+from sqlalchemy.orm import Session
+
+from sagas_framework.core.events import Recorded
+from sagas_framework.core.inbox import InboxRow
+from sagas_framework.core.instance import SagaInstance
+from sagas_framework.storage.memory import MemorySession
+from sagas_framework.storage.ports import (
+    ActRow,
+    Beat,
+    Busy,
+    Inbox,
+    InboxTurn,
+    Quarantined,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+)
+from sagas_framework.testing.choices import duration
+from sagas_framework.testing.effects import Effects
+from sagas_framework.testing.network import Names
+from sagas_framework.testing.sessions import StandInSession
+from sagas_framework.testing.world import Crashed, World
+
+_DECIDING: Final = ("commits", "dies before", "dies after", "database away")
+_COMMITTING: Final = ("commits", "dies before", "dies before, not redelivered", "dies after", "database away")
+_STALLING: Final = ("at once", "stalls 3 s", "stalls 20 s", "stalls 90 s")
+_RUNNING: Final = ("runs", "raises")
+
+
+class LocalStepRaised(Exception):
+    """What a local step raises when the schedule says so."""
+
+
+class SimulatedStore:
+    """An orchestrator's store. `trigger` names what is being decided, `local` the local step that runs."""
+
+    def __init__(self, inner: Store, world: World, effects: Effects, names: Names) -> None:
+        self._inner = inner
+        self._world = world
+        self._effects = effects
+        self.names = names
+        self.trigger = ""
+        self.local: tuple[str, str, bool] | None = None
+        self.stall = 0.0
+        """Seconds for which the process stalls before its next transaction has its locks."""
+        self.closed = False
+        """Set when the process has died."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[StoreTransaction]:
+        trigger, world = self.trigger, self._world
+        if self.stall:
+            seconds, self.stall = self.stall, 0.0
+            world.say(f"{trigger}: the process stalls for {seconds:g} s before it has the lock")
+            world.pass_time(seconds)
+            if self.closed:
+                raise Crashed("while it stalled")
+        with self._inner.transaction() as inner:
+            transaction = _SimulatedTransaction(self, inner)
+            yield transaction
+            fate = _DECIDING[0]
+            if transaction.wrote:
+                fate = world.choices.at(f"deciding {trigger}", _DECIDING, weight=0.5)
+            if fate != _DECIDING[0]:
+                world.say(f"deciding {trigger}: {fate}")
+            if fate == "dies before":
+                raise Crashed(f"before the commit of {trigger}")
+            if fate == "database away":
+                raise StoreUnavailable("the simulated database is away")
+        world.changed = world.changed or transaction.wrote
+        if fate == "dies after":
+            raise Crashed(f"after the commit of {trigger}, before anything is published")
+
+    def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
+        return self._inner.next_due(sagas)
+
+    def quarantine(self, message: Quarantined) -> None:
+        self._inner.quarantine(message)
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        return self._inner.take_replays(limit)
+
+    def beat(self, beat: Beat) -> None:
+        self._inner.beat(beat)
+
+    def stall_by_choice(self, point: str) -> None:
+        """Perhaps stall between the look at the clock and the locks (rule 19)."""
+        self.stall = duration(self._world.choices.at(point, _STALLING, weight=0.4))
+
+    def local_ran(self, session: StandInSession) -> None:
+        """A local step's hook has run: it may raise after all, otherwise its effect is counted."""
+        if self.local is None:
+            return
+        key, name, undoing = self.local
+        if self._world.choices.at(f"running {name}", _RUNNING, weight=0.5) != _RUNNING[0]:
+            self._world.say(f"running {name}: raises")
+            raise LocalStepRaised(name)
+        self._world.say(f"{name} runs")
+        if undoing:
+            self._effects.undone(session.rows, key)
+        else:
+            self._effects.done(session.rows, key)
+
+
+class _SimulatedTransaction:
+    def __init__(self, store: SimulatedStore, inner: StoreTransaction) -> None:
+        self._store = store
+        self._inner = inner
+        self.wrote = False
+
+    def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
+        return self._inner.lock(saga_ids)
+
+    def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
+        return self._inner.lock_due(now, sagas, limit)
+
+    def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        self.wrote = self.wrote or bool(instances) or bool(history)
+        self._inner.write(instances, history)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[Session]:
+        with self._inner.savepoint() as session:
+            standing_in = StandInSession(cast(MemorySession, session))
+            yield cast(Session, standing_in)
+            self._store.local_ran(standing_in)
+
+    def lock_acts(self, limit: int) -> list[ActRow]:
+        return self._inner.lock_acts(limit)
+
+    def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
+        self.wrote = True
+        self._inner.answer_act(act_id, answer, refused=refused, at=at)
+
+    def quarantine(self, messages: Sequence[Quarantined]) -> None:
+        self._inner.quarantine(messages)
+
+
+class SimulatedInbox:
+    """A participant's inbox. `trigger` names the message that is being handled."""
+
+    transactional = True
+
+    def __init__(self, inner: Inbox, world: World, effects: Effects) -> None:
+        self._inner = inner
+        self._world = world
+        self._effects = effects
+        self._held: set[str] = set()
+        self.trigger = ""
+
+    @contextmanager
+    def turn(self, key: str, now: datetime) -> Iterator[InboxTurn]:
+        name = self.trigger
+        if key in self._held:
+            # PostgreSQL finds the key locked; elsewhere the two race, and one loses at its commit.
+            fate = self._world.choices.at(f"{name} finds its key busy", ("is dropped", "races"), weight=4)
+            if fate == "is dropped":
+                self._world.say(f"{name} finds its key busy and is dropped")
+                raise Busy(key)
+            self._world.say(f"{name} finds its key busy and races")
+        mine, done_before = key not in self._held, self._effects.times_done(key)
+        self._held.add(key)
+        fate = _COMMITTING[0]
+        turn: _SimulatedTurn | None = None
+        try:
+            with self._inner.turn(key, now) as inner:
+                turn = _SimulatedTurn(inner)
+                yield turn
+                if turn.saved:
+                    fate = self._world.choices.at(f"committing {name}", _COMMITTING)
+                if fate != _COMMITTING[0]:
+                    self._world.say(f"committing {name}: {fate}")
+                if fate.startswith("dies before"):
+                    raise Crashed(f"before the commit of {name}", redelivered=fate == "dies before")
+                if fate == "database away":
+                    raise StoreUnavailable("the simulated database is away")
+        finally:
+            if mine:
+                self._held.discard(key)
+        if turn is not None and turn.saved and turn.row is not None:
+            self._world.changed = True
+            self._effects.committed(name, turn.row, done_before)
+            self._world.say(f"{name}: the inbox says {turn.row.state.value}")
+        if fate == "dies after":
+            raise Crashed(f"after the commit of {name}, before the reply")
+
+    def forget(self, before: datetime, limit: int = 1000) -> int:
+        return self._inner.forget(before, limit)
+
+    def quarantine(self, message: Quarantined) -> None:
+        self._inner.quarantine(message)
+
+    def take_replays(self, limit: int = 100) -> list[Quarantined]:
+        return self._inner.take_replays(limit)
+
+    def beat(self, beat: Beat) -> None:
+        self._inner.beat(beat)
+
+
+class _SimulatedTurn:
+    def __init__(self, inner: InboxTurn) -> None:
+        self._inner = inner
+        self.saved = False
+
+    @property
+    def row(self) -> InboxRow | None:
+        return self._inner.row
+
+    @row.setter
+    def row(self, row: InboxRow | None) -> None:
+        self._inner.row = row
+
+    def session(self) -> Session | None:
+        return cast(Session, StandInSession(cast(MemorySession, self._inner.session())))
+
+    def finish_work(self) -> None:
+        self._inner.finish_work()
+
+    def undo_work(self) -> None:
+        self._inner.undo_work()
+
+    def save(self, row: InboxRow) -> None:
+        self.saved = True
+        self._inner.save(row)

@@ -1,0 +1,69 @@
+"""What happens because time passes: timeouts, pauses, sending again, and what people asked for in rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Final
+
+from sagas_framework.orchestrator import Orchestrator
+from sagas_framework.storage.ports import Quarantined
+
+logger = logging.getLogger(__name__)
+
+_BATCH: Final = 200
+_ACTS: Final = 100
+
+
+class Timekeeper:
+    """Looks after the rows of one orchestrator. Any number may turn side by side.
+
+    Args:
+        queues: the command queues whose length tells lost messages from waiting ones.
+        resend: sends quarantined messages, that somebody wants replayed, to their queue again.
+        observe_every: how often the queues' lengths are asked for.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        queues: Collection[str],
+        *,
+        resend: Callable[[list[Quarantined]], None] | None = None,
+        observe_every: timedelta = timedelta(seconds=2),
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._queues = sorted(queues)
+        self._resend = resend
+        self._observe_every = observe_every
+        self._observed_at: datetime | None = None
+
+    def turn(self) -> datetime | None:
+        """Do all that is due; when the next thing will be, None if nothing waits for a moment.
+
+        Raises:
+            StoreUnavailable: the database is away; turn again later.
+        """
+        orchestrator = self._orchestrator
+        self._observe(orchestrator.clock())
+        while orchestrator.obey_acts(_ACTS) == _ACTS:
+            pass
+        while orchestrator.fire_timers(orchestrator.horizons.ripe(), _BATCH) == _BATCH:
+            pass
+        if self._resend is not None and (replays := orchestrator.store.take_replays()):
+            self._resend(replays)
+        return orchestrator.store.next_due(orchestrator.definitions.known())
+
+    def _observe(self, now: datetime) -> None:
+        """Look which queues are empty. A reply queue that is not may hold the answers we miss."""
+        if self._observed_at is not None and now - self._observed_at < self._observe_every:
+            return
+        self._observed_at = now
+        horizons, publisher = self._orchestrator.horizons, self._orchestrator.publisher
+        # The moment is taken before asking: what is sent while we ask was not seen.
+        for queue in self._queues:
+            if publisher.depth(queue) == 0:
+                horizons.saw_empty(queue, now)
+        if publisher.depth(self._orchestrator.reply_to) == 0:
+            horizons.saw_no_replies_waiting(now)

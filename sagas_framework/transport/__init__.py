@@ -1,0 +1,1 @@
+"""How messages travel: their form on the wire, and the edges to brokers."""

@@ -1,0 +1,245 @@
+"""A message between services, and its form on the wire: a Celery task message, protocol 2, plain JSON.
+
+Commands are Celery tasks ``restaurant_service.create_ticket`` with the arguments ``[saga_id,
+payload]``; replies are tasks ``<command>.response.success`` or ``.response.failure`` with the same
+arguments, on the queue that the command names as ``reply_to``.
+
+Reference:
+    Celery's message protocol, version 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
+
+from sagas_framework.core.events import Outgoing, ReplyReceived, Result
+from sagas_framework.core.inbox import Stored
+
+SUCCESS_SUFFIX: Final = ".response.success"
+FAILURE_SUFFIX: Final = ".response.failure"
+
+# Our headers, beside Celery's own.
+OPERATION_ID: Final = "saga_operation_id"
+ATTEMPT: Final = "saga_attempt"
+NOT_AFTER: Final = "saga_not_after"
+KNOWN: Final = "saga_known"
+HAND_OVER: Final = "saga_hand_over"
+RESULT: Final = "saga_result"
+
+
+class UnreadableError(Exception):
+    """A message that cannot be understood. `path`: where in its body, as a JSON path."""
+
+    def __init__(self, reason: str, path: str = "$") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as the shell handles it.
+
+    Args:
+        queue: where it is published, or was taken from.
+        message_id: the Celery task's id.
+        root_id, parent_id: of a reply, the message that it answers.
+        reply_to: where the answer goes.
+        headers: ours (`OPERATION_ID`, ...), without Celery's.
+    """
+
+    queue: str
+    task: str
+    message_id: str
+    saga_id: str
+    payload: Any = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    reply_to: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """A message as a broker carries it."""
+
+    queue: str
+    headers: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    body: bytes
+
+
+def command(outgoing: Outgoing, reply_to: str) -> Envelope:
+    """The envelope of a command, a compensation or a settling."""
+    headers: dict[str, Any] = {
+        OPERATION_ID: outgoing.operation_id,
+        ATTEMPT: outgoing.attempt,
+        NOT_AFTER: outgoing.not_after.isoformat(),
+    }
+    if outgoing.kind != "do":
+        headers[KNOWN] = "succeeded" if outgoing.known else "unknown"
+    if outgoing.hand_over:
+        headers[HAND_OVER] = True
+    return Envelope(
+        queue=outgoing.queue,
+        task=outgoing.task,
+        message_id=outgoing.message_id,
+        saga_id=outgoing.saga_id,
+        payload=outgoing.payload,
+        root_id=outgoing.message_id,
+        reply_to=reply_to,
+        headers=headers,
+    )
+
+
+def reply(to: Envelope, stored: Stored) -> Envelope:
+    """The envelope that answers a command. Answering twice makes the same message twice."""
+    assert to.reply_to is not None
+    success = stored.result is Result.SUCCESS
+    return Envelope(
+        queue=to.reply_to,
+        task=to.task + (SUCCESS_SUFFIX if success else FAILURE_SUFFIX),
+        message_id=str(uuid5(NAMESPACE_OID, f"{to.message_id}|{stored.result.value}")),
+        saga_id=to.saga_id,
+        payload=stored.payload,
+        root_id=to.message_id,
+        parent_id=to.message_id,
+        headers={RESULT: stored.result.value},
+    )
+
+
+def reply_received(envelope: Envelope, at: datetime) -> ReplyReceived:
+    """What a reply says, as an event for the core.
+
+    Raises:
+        UnreadableError: it is no reply, or its failure payload is not one.
+    """
+    refs = tuple(ref for ref in (envelope.root_id, envelope.parent_id) if ref)
+    # A message that nobody's task sent is its own root: that says nothing about what it answers.
+    refs = tuple(dict.fromkeys(ref for ref in refs if ref != envelope.message_id))
+    if envelope.task.endswith(SUCCESS_SUFFIX):
+        task = envelope.task.removesuffix(SUCCESS_SUFFIX)
+        return ReplyReceived(envelope.saga_id, at, refs, task, Result.SUCCESS, envelope.payload)
+    if not envelope.task.endswith(FAILURE_SUFFIX):
+        raise UnreadableError(
+            f"the task {envelope.task!r} is no reply: "
+            f"its name should end in {SUCCESS_SUFFIX} or {FAILURE_SUFFIX}"
+        )
+    if not isinstance(envelope.payload, Mapping):
+        raise UnreadableError("a failure's payload is an object with type, message and module", "$[0][1]")
+    error = {name: str(envelope.payload.get(name, "")) for name in ("type", "message", "module")}
+    try:
+        result = Result(envelope.headers.get(RESULT, Result.FAILED))
+    except ValueError:
+        raise UnreadableError(f"the header {RESULT} is {envelope.headers[RESULT]!r}") from None
+    if result is Result.SUCCESS:
+        raise UnreadableError(f"a failure's header {RESULT} says success")
+    task = envelope.task.removesuffix(FAILURE_SUFFIX)
+    return ReplyReceived(envelope.saga_id, at, refs, task, result, error=error)
+
+
+# ---- the wire -------------------------------------------------------------------------------------
+
+_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def to_wire(envelope: Envelope) -> WireMessage:
+    """The message as Celery's protocol 2 has it, so that plain Celery tasks can be at either end."""
+    headers = {
+        "lang": "py",
+        "task": envelope.task,
+        "id": envelope.message_id,
+        "root_id": envelope.root_id or envelope.message_id,
+        "parent_id": envelope.parent_id,
+        "group": None,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "ignore_result": True,
+        # Blank: they would leak payloads into headers and into workers' logs.
+        "argsrepr": "[...]",
+        "kwargsrepr": "{}",
+        "origin": "saga",
+        **envelope.headers,
+    }
+    properties: dict[str, Any] = {
+        "correlation_id": envelope.message_id,
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "delivery_mode": 2,
+    }
+    if envelope.reply_to:
+        properties["reply_to"] = envelope.reply_to
+    body = json.dumps([[envelope.saga_id, envelope.payload], {}, _EMBED], separators=(",", ":"))
+    return WireMessage(envelope.queue, headers, properties, body.encode())
+
+
+def from_wire(message: WireMessage) -> Envelope:
+    """The inverse of `to_wire`, for messages from anywhere.
+
+    Raises:
+        UnreadableError: it is not a Celery task message with the arguments ``[saga_id, payload]``.
+    """
+    task, task_id = message.headers.get("task"), message.headers.get("id")
+    if not isinstance(task, str) or not isinstance(task_id, str):
+        raise UnreadableError("the headers name no task and id: not a Celery message of protocol 2")
+    try:
+        body = json.loads(message.body)
+    except ValueError as error:
+        raise UnreadableError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise UnreadableError("the body is nested too deeply") from None
+    arguments = body[0] if isinstance(body, list) and body else None
+    return envelope_of(message.queue, task, task_id, arguments, message.headers, message.properties)
+
+
+def envelope_of(
+    queue: str,
+    task: str,
+    task_id: str,
+    arguments: Any,
+    headers: Mapping[str, Any],
+    properties: Mapping[str, Any],
+) -> Envelope:
+    """An envelope from the parts of a task message.
+
+    Raises:
+        UnreadableError: the arguments are not ``[saga_id, payload]``.
+    """
+    if not isinstance(arguments, list | tuple) or len(arguments) != 2:
+        raise UnreadableError("the task's arguments should be [saga_id, payload]", "$[0]")
+    saga_id, payload = arguments
+    if not isinstance(saga_id, str | int) or isinstance(saga_id, bool):
+        raise UnreadableError(f"the saga's id is {saga_id!r}", "$[0][0]")
+    ours = {name: value for name, value in headers.items() if name.startswith("saga_")}
+    if OPERATION_ID in ours:
+        _name(ours[OPERATION_ID], f"the header {OPERATION_ID}", 64)
+    return Envelope(
+        queue=queue,
+        task=_name(task, "the task's name", 200),
+        message_id=_name(task_id, "the task's id", 64),
+        saga_id=_name(str(saga_id), "the saga's id", 64, "$[0][0]"),
+        payload=payload,
+        root_id=_name(headers.get("root_id") or None, "the header root_id", 255),
+        parent_id=_name(headers.get("parent_id") or None, "the header parent_id", 255),
+        reply_to=_name(properties.get("reply_to") or None, "reply_to", 255),
+        headers=ours,
+    )
+
+
+def _name(value: Any, what: str, limit: int, path: str = "$") -> Any:
+    """The value if it can be a name in a database and on a broker, or is None.
+
+    Raises:
+        UnreadableError: it cannot.
+    """
+    if value is None or (isinstance(value, str) and 0 < len(value) <= limit and value.isprintable()):
+        return value
+    raise UnreadableError(f"{what} is {repr(value)[:80]}, not 1 to {limit} printable characters", path)

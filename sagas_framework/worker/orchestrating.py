@@ -1,0 +1,196 @@
+"""The orchestrator as a Celery worker: ``celery -A order_service.worker worker --pool solo``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from celery import Celery, bootsteps
+from celery.backends.base import DisabledBackend
+
+from sagas_framework.clock import utc_now
+from sagas_framework.core.instance import SagaInstance, Status
+from sagas_framework.errors import ConfigurationError, SagasError, UnknownSaga
+from sagas_framework.messages import Queue, QueueType
+from sagas_framework.orchestrator import Orchestrator
+from sagas_framework.sagas import Sagas, summary
+from sagas_framework.storage.engine import reading
+from sagas_framework.storage.sql import SqlStore, open_shapes
+from sagas_framework.timekeeper import Timekeeper
+from sagas_framework.transport.generic import make_publisher
+from sagas_framework.transport.publisher import Publisher
+from sagas_framework.worker.loops import Loop, Pulse, worker_name
+from sagas_framework.worker.replaying import send_again
+from sagas_framework.worker.replies import ReplyConsumer, check_reply_queue
+from sagas_framework.worker.settings import celery_app, hardened
+from sagas_framework.worker.starting import broker_need, database_need, or_exit, wait_for
+from sagas_framework.worker.waking import Alarm
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_SLEEP: Final = timedelta(seconds=1)
+"""Acts and new rows are found within this even if every nudge is lost."""
+_SHORTEST_SLEEP: Final = timedelta(milliseconds=50)
+_GRACE: Final = timedelta(seconds=15)
+
+
+class SagaCompensated(SagasError):
+    """What ``AsyncResult(saga_id).get()`` raises for a saga that was undone; the message says why."""
+
+
+def orchestrator_app(sagas: Sagas, *, broker: str, result_backend: str | None = None) -> Celery:
+    """A Celery app whose workers run these sagas.
+
+    Its workers need the solo pool: threads beside a forking pool deadlock. Any number may run.
+
+    Args:
+        result_backend: where the outcome of every saga is stored as a Celery result, too, as a
+            courtesy after the commit; the row is the truth.
+    """
+    own = Queue(f"{sagas.service}.tasks", QueueType.CLASSIC)  # for tasks that the team may add
+    settings = hardened([own]) | {
+        "task_default_queue": own.name,
+        "task_default_routing_key": own.name,
+        "worker_pool": "solo",
+    }
+    app = celery_app(sagas.service, broker, settings, result_backend=result_backend)
+    app.steps["worker"].add(OrchestratorStep)
+    app.sagas = sagas  # type: ignore[attr-defined]
+    return app
+
+
+class OrchestratorStep(bootsteps.StartStopStep):
+    """Waits for the servers, then turns the reply consumer and the timekeeper in threads."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._loops: list[Loop] = []
+        self._alarm: Alarm | None = None
+        self._publishers: list[Publisher] = []
+
+    def start(self, parent: Any) -> None:
+        app: Any = parent.app
+        sagas: Sagas = app.sagas
+        broker = app.conf.broker_url
+        with or_exit():
+            if not parent.pool_cls.__module__.endswith(".solo"):
+                raise ConfigurationError(
+                    f"The orchestrator of {sagas.service} needs --pool solo: "
+                    "its threads would deadlock beside a pool that forks."
+                )
+            wait_for(
+                [database_need(sagas.database), broker_need(broker)],
+                stopping=getattr(app, "saga_stopping", None),
+            )
+            check_reply_queue(broker, sagas.reply_queue)
+            check_declarations(sagas)
+        self._begin(app, sagas, broker)
+
+    def _begin(self, app: Any, sagas: Sagas, broker: str) -> None:
+        store = SqlStore(sagas.engine)
+        queues = [*sagas.command_queues, sagas.reply_queue]
+        publisher = make_publisher(broker, queues)
+        orchestrator = Orchestrator(
+            store,
+            sagas.definitions,
+            publisher,
+            reply_to=sagas.reply_queue.name,
+            policy=sagas.policy,
+            clock=sagas.clock,
+            on_ended=None if isinstance(app.backend, DisabledBackend) else _Results(app),
+        )
+        timekeeper = Timekeeper(
+            orchestrator,
+            [queue.name for queue in sagas.command_queues],
+            resend=lambda replays: send_again(publisher, replays, store.quarantine),
+        )
+        worker = worker_name(sagas.service)
+        self._publishers = [publisher]
+        alarm = self._alarm = Alarm(sagas.database, sagas.woken)
+        pulse = Pulse("timekeeper", worker, store.beat)
+
+        def keep_time() -> None:
+            due = timekeeper.turn()
+            pulse.turned()
+            alarm.sleep(_until(due))
+
+        consumer = ReplyConsumer(
+            broker, sagas.reply_queue, orchestrator, turned=Pulse("consumer", worker, store.beat).turned
+        )
+        self._loops = [
+            Loop("timekeeper", keep_time, cleanup=alarm.close),
+            Loop("reply consumer", consumer.turn, cleanup=consumer.close),
+        ]
+        for loop in self._loops:
+            loop.start()
+        logger.info(
+            "orchestrating %s", ", ".join(f"{name} v{version}" for name, version in sagas.definitions.known())
+        )
+
+    def stop(self, parent: Any) -> None:
+        for loop in self._loops:
+            loop.stop()
+        if self._alarm is not None:
+            self._alarm.ring()
+        for loop in self._loops:
+            if not loop.join(_GRACE):
+                logger.warning("the %s did not end within %.0f s", loop.name, _GRACE.total_seconds())
+        for publisher in self._publishers:
+            publisher.close()
+        self._loops, self._publishers = [], []
+
+    terminate = stop
+
+
+def check_declarations(sagas: Sagas) -> None:
+    """See that every open instance can be carried on as it was started.
+
+    Raises:
+        ConfigurationError: the steps of a saga were changed under the same version.
+    """
+    with reading(sagas.engine) as connection:
+        shapes = open_shapes(connection)
+    for (name, version, shape), count in shapes.items():
+        try:
+            definition = sagas.definitions.get(name, version)
+        except UnknownSaga as unknown:
+            logger.error("%d open sagas are carried on by nobody here: %s", count, unknown)
+            continue
+        if definition.shape != shape:
+            raise ConfigurationError(
+                f"{count} open sagas {name!r} version {version} were started with other steps than are "
+                f"declared now. Give the changed class version={version + 1}, and keep the old beside it "
+                "until they have ended."
+            )
+
+
+def _until(due: datetime | None) -> timedelta:
+    if due is None:
+        return _LONGEST_SLEEP
+    # Never nothing: what is due may be locked by another worker, and looking again at once finds the same.
+    return min(max(due - utc_now(), _SHORTEST_SLEEP), _LONGEST_SLEEP)
+
+
+class _Results:
+    """Stores outcomes as Celery results: ``AsyncResult(saga_id).get()`` for those who have only Celery."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __call__(self, ended: Sequence[SagaInstance]) -> None:
+        for instance in ended:
+            if instance.status is Status.COMPLETED:
+                result: Any = summary(instance) | {"state": dict(instance.state)}
+                self._app.backend.store_result(instance.id, result, "SUCCESS")
+            else:
+                outcome = instance.outcome
+                why = (
+                    f"{outcome.kind.value}: {outcome.name} {outcome.message}"
+                    if outcome
+                    else instance.status.value
+                )
+                self._app.backend.store_result(instance.id, SagaCompensated(why), "FAILURE")

@@ -1,0 +1,303 @@
+"""The demo, started as ``make demo`` starts it and used as a visitor would: browser, script, command line.
+
+One demo runs the eight launches, all at once; while its slow ones end, others are stopped and killed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from typing_extensions import override
+
+from tests.acceptance.application import Answer, Application, demo
+from tests.acceptance.endings import (
+    ENDINGS,
+    PATHS,
+    RANDOM,
+    Ending,
+    assert_ended_as_meant,
+    assert_rows_agree,
+    assert_rows_are_settled,
+)
+from tests.servers import wait_until
+
+SILENT: Final = "/run-saga-where-restaurant-never-answers"
+RECOVERS: Final = "/run-saga-where-compensation-fails-and-recovers"
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """The demo that all tests share which do not stop it."""
+    shared = demo(tmp_path_factory.mktemp("shared"))
+    shared.start()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def launched(application: Application) -> dict[str, Answer]:
+    """What each launch answered. They are made before the first test, and end while others run."""
+    return {path: application.ask("POST", path) for path in PATHS}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Application]:
+    """A demo of the test's own, not started yet."""
+    own = demo(tmp_path)
+    yield own
+    own.close()
+
+
+def launch(application: Application, path: str) -> str:
+    """Press a button; the saga's id."""
+    saga_id: str = application.ask("POST", path).json["saga_id"]
+    return saga_id
+
+
+# ---- killed and stopped ---------------------------------------------------------------------------
+
+
+def test_after_kill_9_the_next_start_brings_every_saga_to_its_end(own: Application) -> None:
+    own.start()
+    in_its_pause = launch(own, RECOVERS)
+    waiting = launch(own, SILENT)
+    done = launch(own, "/run-success-saga")
+    own.ended(done)
+    tried = "create_restaurant_ticket.compensation_failed"
+    wait_until(lambda: own.entries(in_its_pause).count(tried) == 2, "the pause before the third try", 20)
+    wait_until(lambda: "create_restaurant_ticket.running" in own.entries(waiting), "the silence", 20)
+    under_way = [launch(own, "/run-success-saga") for _ in range(5)]
+
+    own.end(signal.SIGKILL, within=10)
+    left = {row.id: row.status for row in own.query("order_service", "SELECT id, status FROM saga_instance")}
+    own.start()
+
+    assert left[done] == "completed"
+    assert {left[in_its_pause], left[waiting]} <= {"running", "compensating"}
+    assert own.ended(in_its_pause)["outcome"]["name"] == "InsufficientBalance"
+    assert own.ended(waiting)["outcome"]["name"] == "NoAnswer"
+    for saga_id in (done, in_its_pause, waiting, *under_way):
+        assert_rows_are_settled(own, own.ended(saga_id))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_in_mid_flight_and_goes_on_at_the_next_start(
+    own: Application, how: signal.Signals
+) -> None:
+    own.start()
+    saga_id = launch(own, SILENT)
+    wait_until(lambda: "create_restaurant_ticket.running" in own.entries(saga_id), "a saga in mid-flight", 20)
+
+    code = own.end(how, within=10)
+    printed = own.printed
+    own.start()
+
+    assert code == 0
+    assert printed.splitlines()[-1].startswith("Stopping")
+    assert "Traceback" not in printed
+    assert_rows_are_settled(own, own.ended(saga_id))
+
+
+def test_a_port_in_use_ends_it_with_one_line_that_says_what_to_do(own: Application) -> None:
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", own.port))
+        somebody.listen()
+        own.begin()
+        code = own.process.wait(30)
+
+    assert code == 1
+    (line,) = own.printed.splitlines()
+    assert line.startswith(
+        f"Port {own.port} cannot be used (Address already in use). Stop what listens there,"
+    )
+    assert line.endswith(f"or take another: ORDER_SERVICE_PORT={own.port + 1} make demo")
+
+
+# ---- the web --------------------------------------------------------------------------------------
+
+
+def test_ping_answers(application: Application) -> None:
+    answer = application.ask("GET", "/ping")
+
+    assert (answer.status, answer.body) == (200, "ping response")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_launch_is_accepted_with_both_ids_and_the_place_to_look(
+    launched: dict[str, Answer], path: str
+) -> None:
+    answer = launched[path]
+
+    assert answer.status == 202
+    assert set(answer.json) == {"saga_id", "order_id"}
+    assert answer.headers["location"] == f"/sagas/{answer.json['saga_id']}"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_looking_at_a_launch_starts_nothing_and_says_how_to(application: Application, path: str) -> None:
+    answer = application.ask("GET", path)
+
+    assert answer.status == 405
+    assert answer.headers["allow"] == "POST"
+    assert answer.json == {"error": f"GET is not allowed on {path}", "do": "POST to launch"}
+
+
+def test_an_unknown_saga_is_not_found(application: Application) -> None:
+    answer = application.ask("GET", "/sagas/no-such-saga")
+
+    assert answer.status == 404
+    assert "no-such-saga" in answer.json["error"]
+    assert answer.json["do"]
+
+
+def test_an_order_of_ones_own_ends_as_the_readme_says_of_its_dish(application: Application) -> None:
+    order = {"consumer_id": 70, "card_id": 1, "price": "19.99"}
+    items = [{"name": "Midnight Moussaka", "quantity": 1}]
+
+    answer = application.ask("POST", "/orders", json.dumps(order | {"items": items}))
+
+    assert answer.status == 202
+    saga = application.ended(answer.json["saga_id"])
+    assert (saga["outcome"]["kind"], saga["outcome"]["name"]) == ("refused", "RestaurantClosed")
+    assert saga["state"]["amount"] == "19.99"
+    assert_rows_are_settled(application, saga)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (
+            '{"consumer_id": 70, "card_id": 1, "price": 19.99, "items": [{"name": "x", "quantity": 1}]}',
+            "price",
+        ),
+        ('{"consumer_id": 70, "card_id": 1, "price": "1", "items": []}', "items"),
+        ("{", "$"),
+    ],
+)
+def test_an_order_that_cannot_be_taken_is_refused_with_the_field(
+    application: Application, body: str, field: str
+) -> None:
+    answer = application.ask("POST", "/orders", body)
+
+    assert answer.status == 422
+    assert [wrong["field"] for wrong in answer.json["fields"]] == [field]
+
+
+def test_a_browser_is_sent_to_the_saga(application: Application) -> None:
+    answer = application.ask("POST", "/run-success-saga", accept="text/html,application/xml;q=0.9,*/*;q=0.8")
+
+    assert answer.status == 303
+    assert application.ask("GET", answer.headers["location"]).json["saga"] == "create_order"
+
+
+class Page(HTMLParser):
+    """What a browser without JavaScript can do on a page."""
+
+    VOID: Final = frozenset({"meta", "link", "br", "hr", "img", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.launches: list[str] = []
+        self._action: str | None = None
+        self.feed(html)
+        self.close()
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        given = dict(attrs)
+        assert not any(name.startswith("on") for name in given), f"a script in <{tag}>"
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "form" and (given.get("method") or "").lower() == "post":
+            self._action = given.get("action")
+        if tag == "button" and self._action is not None:
+            assert given.get("type", "submit") == "submit"
+            self.launches.append(self._action)
+
+    @override
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "form":
+            self._action = None
+
+
+def test_the_homepage_has_a_button_for_each_launch_and_needs_no_script(application: Application) -> None:
+    answer = application.ask("GET", "/", accept="text/html")
+
+    page = Page(answer.body)
+
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.body.lower().startswith("<!doctype html>")
+    assert sorted(page.launches) == sorted(PATHS)
+    assert page.open == []
+    assert "script" not in page.seen
+
+
+def test_every_order_keeps_the_items_that_it_was_placed_with(
+    application: Application, launched: dict[str, Answer]
+) -> None:
+    rows = application.query("order_service", "SELECT order_id, name FROM order_items ORDER BY id")
+
+    for path in PATHS:
+        order_id = launched[path].json["order_id"]
+        names = [row.name for row in rows if row.order_id == order_id]
+        assert len(names) == 2, path
+        assert names[1] == "Dish 2"
+
+
+# ---- the eight launches ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
+def test_a_launch_ends_as_its_name_says_and_everybody_tells_the_same_story(
+    application: Application, launched: dict[str, Answer], ending: Ending
+) -> None:
+    accepted = launched[ending.path].json
+
+    saga = application.ended(accepted["saga_id"])
+    shown = application.command_line("show", accepted["saga_id"])
+    told = application.command_line("history", accepted["saga_id"])
+
+    assert_ended_as_meant(saga, ending)
+    assert saga["key"] == f"order-{accepted['order_id']}"
+    assert saga["state"]["order_id"] == accepted["order_id"]
+    assert_rows_agree(
+        application, saga, order=ending.order, ticket=ending.ticket, authorization=ending.authorization
+    )
+    steps, shown_steps = saga.pop("steps"), shown.pop("steps")
+    assert {name: shown[name] for name in saga} == saga
+    assert [(s["name"], s["phase"]) for s in shown_steps] == [
+        (s["name"], s.get("phase", "pending")) for s in steps
+    ]
+    assert told["history"] == saga["history"]
+
+
+def test_a_random_order_ends_one_way_or_the_other_and_the_rows_agree(
+    application: Application, launched: dict[str, Answer]
+) -> None:
+    saga = application.ended(launched[RANDOM].json["saga_id"])
+    listed: Any = application.command_line("list", "--limit", "100")["sagas"]
+
+    assert_rows_are_settled(application, saga)
+    assert saga["status"] in {one["status"] for one in listed if one["id"] == saga["id"]}
+
+
+def test_a_restaurant_that_never_answers_is_given_up_within_ten_seconds(
+    application: Application, launched: dict[str, Answer]
+) -> None:
+    saga = application.ended(launched[SILENT].json["saga_id"])
+
+    begun, ended = (datetime.fromisoformat(saga[name]) for name in ("created_at", "ended_at"))
+    assert (ended - begun).total_seconds() < 10

@@ -1,0 +1,665 @@
+"""What every store promises the orchestrator, and what a database adds to it."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from sagas_framework.core.events import Act, Recorded
+from sagas_framework.core.ids import Kind
+from sagas_framework.core.instance import Flight, Intent, Outcome, OutcomeKind, Phase, Status, StepRecord
+from sagas_framework.storage.engine import make_engine, reading
+from sagas_framework.storage.memory import MemoryStore
+from sagas_framework.storage.ports import ActRow, Beat, Quarantined, Store, StoreUnavailable
+from sagas_framework.storage.sql import SqlStore, write_beat
+from tests.contract.looking import (
+    BOUNDED,
+    NOON,
+    Database,
+    InMemory,
+    InSql,
+    after,
+    an_instance,
+    in_thread,
+    messages,
+    postgres_database,
+    saga_id,
+    sqlite_database,
+)
+from tests.servers import wait_until
+
+MINE = [("create_order", 1)]
+A_LINE = Recorded(NOON, "step.running", "step")
+
+
+class Stop(Exception):
+    """Leaves a block the bad way."""
+
+
+def an_act(name: str, act: Act = Act.RETRY, **changes: Any) -> ActRow:
+    values: dict[str, Any] = {"by": "ada", "reason": "it was our fault", "created_at": NOON}
+    return ActRow(0, saga_id(name), act, **(values | changes))
+
+
+class StoreContract(ABC):
+    """What every Store promises. Subclass it with a fixture `there`."""
+
+    @pytest.fixture
+    def store(self, there: Database) -> Store:
+        return self.store_in(there)
+
+    @abstractmethod
+    def store_in(self, there: Any) -> Store: ...
+
+    # ---- instances ----------------------------------------------------------------------------------
+
+    def test_an_instance_comes_back_as_it_was_written(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+        flight = Flight(
+            Kind.UNDO,
+            3,
+            "message-id",
+            "service.task",
+            "service.commands",
+            sent_at=after(1),
+            check_at=after(11.25),
+            resends=2,
+            pauses=1,
+            payload={"amount": "10.50", "items": [1, None, {"dish": "Crème brûlée"}]},
+            hand_over=True,
+        )
+        turning = Outcome(OutcomeKind.EXPIRED, "Timeout", "no answer", "first")
+        full = StepRecord(
+            "first",
+            Phase.COMPENSATING,
+            attempts=2,
+            tries=3,
+            settles=1,
+            flight=flight,
+            first_sent_at=after(1),
+            deadline=after(300),
+            resume_at=after(5),
+            known=True,
+            parked="nobody knows",
+            error={"type": "Oops", "message": "no", "module": "m"},
+            request={"a": 1},
+            reply={"b": [True, 2.5]},
+            intent=Intent("complete", "ada", "by phone", {"b": 1}),
+            turning=turning,
+        )
+        written = an_instance(
+            "a",
+            status=Status.PARKED,
+            outcome=turning,
+            state={"nested": {"text": "naïve \U0001f355", "nothing": None, "list": []}, "int": 2**40},
+            updated_at=after(2.000001),
+            steps={"first": full, "second": StepRecord("second")},
+            revision=41,
+            started=True,
+            ended_at=after(3),
+            due_at=after(4),
+        )
+
+        with store.transaction() as tx:
+            tx.write([written], [])
+
+        with store.transaction() as tx:
+            read = tx.lock([written.id])[written.id]
+        assert read == written
+        assert list(read.steps) == ["first", "second"]
+
+    def test_what_may_be_missing_comes_back_as_none(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a", due=after(1), outcome=Outcome(OutcomeKind.OK), ended_at=after(2)))
+        empty = an_instance("a", state={})
+
+        with store.transaction() as tx:
+            tx.write([empty], [])
+
+        assert there.instance(saga_id("a")) == empty
+
+    def test_unknown_ids_are_left_out(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            found = tx.lock([saga_id("nobody"), saga_id("a")])
+            nothing = tx.lock([])
+
+        assert list(found) == [saga_id("a")]
+        assert nothing == {}
+
+    def test_what_was_written_in_a_transaction_is_seen_in_it(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            tx.write([an_instance("a", revision=5)], [])
+            assert tx.lock([saga_id("a")])[saga_id("a")].revision == 5
+
+    def test_an_error_leaves_nothing_behind(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+        act = there.add_act(an_act("a"))
+
+        def everything() -> None:
+            with store.transaction() as tx:
+                tx.write([an_instance("a", revision=5)], [(saga_id("a"), 5, A_LINE)])
+                tx.quarantine(messages(1))
+                tx.answer_act(act.id, "done", refused=False, at=NOON)
+                with tx.savepoint() as session:
+                    there.work(session, "local step")
+                raise Stop
+
+        with pytest.raises(Stop):
+            everything()
+
+        assert there.instance(saga_id("a")) == an_instance("a")
+        assert there.history(saga_id("a")) == []
+        assert there.quarantined() == []
+        assert there.act(act.id) == act
+        assert there.worked() == []
+
+    # ---- what is due --------------------------------------------------------------------------------
+
+    def test_due_instances_come_earliest_first_and_no_more_than_asked_for(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(*(an_instance(str(n), due=after(10 - n)) for n in range(5)))
+
+        with store.transaction() as tx:
+            due = tx.lock_due(after(9), MINE, 3)
+
+        assert [instance.id for instance in due] == [saga_id("4"), saga_id("3"), saga_id("2")]
+
+    def test_only_what_is_due_by_now_is_due(self, store: Store, there: Database) -> None:
+        there.seed(
+            an_instance("now", due=after(1)),
+            an_instance("later", due=after(1.001)),
+            an_instance("never", due=None),
+        )
+
+        with store.transaction() as tx:
+            due = tx.lock_due(after(1), MINE, 10)
+
+        assert [instance.id for instance in due] == [saga_id("now")]
+
+    def test_sagas_and_versions_that_this_process_does_not_know_are_left_to_others(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(
+            an_instance("mine", due=after(3)),
+            an_instance("newer", due=after(2), version=2),
+            an_instance("other", due=after(1), saga="refund"),
+        )
+
+        with store.transaction() as tx:
+            mine = tx.lock_due(after(9), MINE, 10)
+            two = tx.lock_due(after(9), [("create_order", 2), ("refund", 1)], 10)
+            crossed = tx.lock_due(after(9), [("refund", 2)], 10)
+
+        assert [instance.id for instance in mine] == [saga_id("mine")]
+        assert [instance.id for instance in two] == [saga_id("other"), saga_id("newer")]
+        assert crossed == []
+        assert store.next_due(MINE) == after(3)
+        assert store.next_due([("create_order", 1), ("refund", 1)]) == after(1)
+
+    def test_a_process_that_knows_no_saga_is_given_none(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a", due=after(1)))
+
+        with store.transaction() as tx:
+            due = tx.lock_due(after(9), [], 10)
+
+        assert due == []
+        assert store.next_due([]) is None
+
+    def test_nothing_is_due_next_when_every_saga_waits(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a", due=None))
+
+        assert store.next_due(MINE) is None
+
+    def test_two_timekeepers_are_never_given_the_same_instance(self, store: Store, there: Database) -> None:
+        there.seed(*(an_instance(str(n), due=after(n)) for n in range(4)))
+        begun = threading.Event()
+
+        def other() -> list[str]:
+            begun.set()
+            with store.transaction() as tx:
+                due = tx.lock_due(after(9), MINE, 2)
+                tx.write([replace(instance, due_at=after(100)) for instance in due], [])
+                return [instance.id for instance in due]
+
+        with store.transaction() as tx:
+            due = tx.lock_due(after(9), MINE, 2)
+            second = in_thread(other)
+            begun.wait(BOUNDED)
+            tx.write([replace(instance, due_at=after(100)) for instance in due], [])
+
+        assert sorted([*(i.id for i in due), *second.result(BOUNDED)]) == sorted(
+            saga_id(str(n)) for n in range(4)
+        )
+
+    # ---- locks --------------------------------------------------------------------------------------
+
+    def test_whoever_waits_for_a_lock_then_sees_what_its_holder_wrote(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"))
+        begun = threading.Event()
+
+        def second() -> int:
+            begun.set()
+            with store.transaction() as tx:
+                found = tx.lock([saga_id("a")])[saga_id("a")]
+                tx.write([replace(found, revision=found.revision + 1)], [])
+                return found.revision
+
+        with store.transaction() as tx:
+            tx.lock([saga_id("a")])
+            waiting = in_thread(second)
+            begun.wait(BOUNDED)
+            waited = not waiting.done()
+            tx.write([an_instance("a", revision=7)], [])
+
+        assert waited
+        assert waiting.result(BOUNDED) == 7
+        instance = there.instance(saga_id("a"))
+        assert instance is not None
+        assert instance.revision == 8
+
+    def test_batches_that_name_the_same_sagas_in_other_orders_never_block_each_other_for_good(
+        self, store: Store, there: Database
+    ) -> None:
+        names = [str(n) for n in range(20)]
+        there.seed(*(an_instance(name) for name in names))
+        gate = threading.Barrier(4)
+
+        def process(backwards: bool) -> None:
+            gate.wait(BOUNDED)
+            for _ in range(10):
+                with store.transaction() as tx:
+                    ids = [saga_id(name) for name in (reversed(names) if backwards else names)]
+                    found = tx.lock(ids)
+                    tx.write([replace(found[i], revision=found[i].revision + 1) for i in ids], [])
+
+        running = [in_thread(lambda n=n: process(n % 2 == 0)) for n in range(4)]  # type: ignore[misc]
+
+        for one in running:
+            one.result(BOUNDED)
+        assert {there.instance(saga_id(n)).revision for n in names} == {40}  # type: ignore[union-attr]
+
+    # ---- history ------------------------------------------------------------------------------------
+
+    def test_history_is_read_in_the_order_in_which_it_was_written(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"), an_instance("b"))
+        # Times that run backwards: the order is that of writing.
+        lines = [Recorded(after(-n), f"entry {n}", detail=MappingProxyType({"n": n})) for n in range(6)]
+
+        with store.transaction() as tx:
+            tx.write(
+                [], [(saga_id("a"), 1, lines[0]), (saga_id("b"), 1, lines[1]), (saga_id("a"), 2, lines[2])]
+            )
+        with store.transaction() as tx:
+            tx.write([], [(saga_id("a"), 2, lines[3])])
+            tx.write([], [(saga_id("a"), 3, replace(lines[4], step="pay"))])
+
+        history = there.history(saga_id("a"))
+        assert [line.recorded.entry for line in history] == ["entry 0", "entry 2", "entry 3", "entry 4"]
+        assert [line.revision for line in history] == [1, 2, 2, 3]
+        assert [line.seq for line in history] == sorted({line.seq for line in history})
+        assert history[-1].recorded.at == after(-4)
+        assert history[-1].recorded.step == "pay"
+        assert dict(history[-1].recorded.detail) == {"n": 4}
+        assert history[0].recorded.step is None
+
+    # ---- local steps --------------------------------------------------------------------------------
+
+    def test_what_a_local_step_did_commits_with_the_row(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            with tx.savepoint() as session:
+                there.work(session, "approved")
+            tx.write([an_instance("a", revision=1)], [])
+
+        assert there.worked() == ["approved"]
+
+    def test_what_a_failed_local_step_did_is_rolled_back_alone(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            with tx.savepoint() as session:
+                there.work(session, "before")
+            with pytest.raises(Stop):
+                self._fail(tx, there)
+            with tx.savepoint() as session:
+                there.work(session, "next")
+            tx.write([an_instance("a", revision=1)], [])
+
+        assert there.worked() == ["before", "next"]
+        assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+    @staticmethod
+    def _fail(tx: Any, there: Database) -> None:
+        with tx.savepoint() as session:
+            there.work(session, "failed")
+            raise Stop
+
+    # ---- operators' acts ----------------------------------------------------------------------------
+
+    def test_acts_come_back_as_they_were_written_oldest_first(self, store: Store, there: Database) -> None:
+        acts = [
+            there.add_act(an_act("a", Act.COMPLETE, revision=3, step="pay", reply={"id": 1}, force=True)),
+            there.add_act(an_act("b", Act.CANCEL)),
+            there.add_act(an_act("c", Act.SKIP)),
+        ]
+
+        with store.transaction() as tx:
+            first = tx.lock_acts(2)
+
+        assert first == acts[:2]
+
+    def test_an_act_is_answered_once(self, store: Store, there: Database) -> None:
+        done = there.add_act(an_act("a"))
+        refused = there.add_act(an_act("b"))
+
+        with store.transaction() as tx:
+            tx.lock_acts(10)
+            tx.answer_act(done.id, "retrying", refused=False, at=after(1))
+            tx.answer_act(refused.id, "it has ended", refused=True, at=after(2))
+
+        with store.transaction() as tx:
+            assert tx.lock_acts(10) == []
+        assert there.act(done.id) == replace(done, answer="retrying", handled_at=after(1))
+        assert there.act(refused.id) == replace(
+            refused, answer="it has ended", refused=True, handled_at=after(2)
+        )
+
+    def test_two_timekeepers_never_handle_the_same_act(self, store: Store, there: Database) -> None:
+        for name in ("a", "b", "c"):
+            there.add_act(an_act(name))
+        begun = threading.Event()
+
+        def take() -> list[int]:
+            begun.set()
+            with store.transaction() as tx:
+                taken = [act.id for act in tx.lock_acts(10)]
+                for act_id in taken:
+                    tx.answer_act(act_id, "done", refused=False, at=NOON)
+                return taken
+
+        with store.transaction() as tx:
+            mine = [act.id for act in tx.lock_acts(2)]
+            other = in_thread(take)
+            begun.wait(BOUNDED)
+            for act_id in mine:
+                tx.answer_act(act_id, "done", refused=False, at=NOON)
+
+        assert sorted([*mine, *other.result(BOUNDED)]) == [1, 2, 3]
+
+    # ---- quarantine and beats -----------------------------------------------------------------------
+
+    def test_messages_set_aside_come_back_as_they_were(self, store: Store, there: Database) -> None:
+        first, second, third = messages(3)
+
+        store.quarantine(first)
+        with store.transaction() as tx:
+            tx.quarantine([second, replace(third, saga_id=None)])
+            tx.quarantine([])
+
+        assert there.quarantined() == [
+            replace(third, id=3, saga_id=None),
+            replace(second, id=2),
+            replace(first, id=1),
+        ]
+
+    def test_a_message_with_anything_in_it_can_be_set_aside(self, store: Store, there: Database) -> None:
+        # What cannot be stored would come again for ever.
+        anything = Quarantined(
+            queue="q" * 300,
+            task="t\x00" * 300,
+            headers={
+                "when": NOON,
+                "much": Decimal("1.5"),
+                "raw": b"\xff",
+                "nul\x00": "\x00",
+                "half": "\ud800",
+            },
+            properties={"timestamp": NOON, "id": UUID(int=1)},
+            body="\x00 \ud800",
+            reason="r\x00",
+            at=NOON,
+            path="$." + "p" * 300,
+            saga_id="s" * 100,
+        )
+
+        store.quarantine(anything)
+        with store.transaction() as tx:
+            tx.quarantine([anything])
+
+        assert [message.task[:1] for message in there.quarantined()] == ["t", "t"]
+
+    def test_a_replay_is_taken_once_and_leaves_the_quarantine(self, store: Store, there: Database) -> None:
+        for message in messages(4):
+            store.quarantine(message)
+        for number in (1, 2, 4):
+            there.ask_replay(number, "ada")
+
+        first, second, third = store.take_replays(2), store.take_replays(2), store.take_replays(2)
+
+        assert [message.id for message in first] == [1, 2]
+        assert first[0] == replace(messages(1)[0], id=1, replay="ada")
+        assert [message.id for message in second] == [4]
+        assert third == []
+        assert [message.id for message in there.quarantined()] == [3]
+
+    def test_a_beat_replaces_the_one_before(self, store: Store, there: Database) -> None:
+        store.beat(Beat("w1", "timekeeper", NOON, after(1), "3 sagas"))
+        store.beat(Beat("w1", "replies", NOON, after(1)))
+        store.beat(Beat("w0", "timekeeper", NOON, after(1)))
+
+        store.beat(Beat("w1", "timekeeper", after(5), after(9), "none"))
+
+        assert there.beats() == [
+            Beat("w0", "timekeeper", NOON, after(1)),
+            Beat("w1", "replies", NOON, after(1)),
+            Beat("w1", "timekeeper", after(5), after(9), "none"),
+        ]
+
+
+class TestMemoryStore(StoreContract):
+    """Its session is a dictionary, so what only a session can do is not asked of it."""
+
+    @pytest.fixture
+    def there(self) -> InMemory:
+        return InMemory()
+
+    def store_in(self, there: InMemory) -> Store:
+        return MemoryStore(there.database)
+
+
+class SqlStoreContract(StoreContract):
+    """What a database adds: a real session for local steps, and moments when it is away."""
+
+    def store_in(self, there: InSql) -> Store:
+        return SqlStore(there.engine)
+
+    def test_a_local_step_that_commits_its_session_commits_nothing_of_ours(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        def transaction() -> None:
+            with store.transaction() as tx:
+                tx.write([an_instance("a", revision=1)], [])
+                with tx.savepoint() as session:
+                    there.work(session, "committed too early")
+                    session.commit()
+                    there.work(session, "and after it")
+                raise Stop
+
+        with pytest.raises(Stop):
+            transaction()
+
+        assert there.worked() == []
+        assert there.instance(saga_id("a")) == an_instance("a")
+
+    def test_a_local_step_that_fails_after_it_committed_its_session_leaves_nothing(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        def step(tx: Any) -> None:
+            with tx.savepoint() as session:
+                there.work(session, "committed too early")
+                session.commit()
+                there.work(session, "and after it")
+                raise Stop
+
+        with store.transaction() as tx:
+            with pytest.raises(Stop):
+                step(tx)
+            tx.write([an_instance("a", revision=1)], [])
+
+        assert there.worked() == []
+        assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+    def test_a_local_step_that_rolls_its_session_back_rolls_back_nothing_of_ours(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            tx.write([an_instance("a", revision=1)], [])
+            with tx.savepoint() as session:
+                there.work(session, "taken back")
+                session.rollback()
+                there.work(session, "said again")
+            with tx.savepoint() as session:
+                there.work(session, "next")
+
+        assert there.worked() == ["next", "said again"]
+        assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+    def test_a_local_step_that_breaks_a_constraint_fails_alone(self, store: Store, there: InSql) -> None:
+        there.seed(an_instance("a"))
+
+        def step(session: Session) -> None:
+            there.work(session, "twice")
+            there.work(session, "twice")
+
+        def local(tx: Any) -> None:
+            with tx.savepoint() as session:
+                step(session)
+
+        with store.transaction() as tx:
+            with pytest.raises(IntegrityError):
+                local(tx)
+            tx.write([an_instance("a", revision=1)], [])
+
+        assert there.worked() == []
+        assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+
+class TestSqliteStore(SqlStoreContract):
+    @pytest.fixture
+    def there(self, sqlite_url: str) -> Iterator[InSql]:
+        with sqlite_database(sqlite_url) as there:
+            yield there
+
+    def test_a_file_that_another_process_holds_is_unavailable(self, sqlite_url: str) -> None:
+        with sqlite_database(sqlite_url, busy_timeout=0.05) as there:
+            store = SqlStore(there.engine)
+            with there.engine.begin(), pytest.raises(StoreUnavailable), store.transaction():
+                pytest.fail("began while another writes")
+            with there.engine.begin(), pytest.raises(StoreUnavailable):
+                store.beat(Beat("w", "timekeeper", NOON, NOON))
+            assert store.next_due(MINE) is None  # reading waits for nobody
+
+    def test_a_file_that_cannot_be_opened_is_unavailable(self, tmp_path: Path, sqlite_url: str) -> None:
+        with sqlite_database(sqlite_url) as there:
+            store = SqlStore(there.engine)
+            there.engine.dispose()
+            for file in tmp_path.glob("database_0*"):
+                file.unlink()
+            (tmp_path / "database_0.sqlite").mkdir()
+
+            with pytest.raises(StoreUnavailable), store.transaction():
+                pytest.fail("opened a folder")
+
+
+class TestPostgresStore(SqlStoreContract):
+    @pytest.fixture
+    def there(self, postgres_module_url: str) -> Iterator[InSql]:
+        with postgres_database(postgres_module_url) as there:
+            yield there
+
+    def test_due_instances_that_another_has_locked_are_skipped_without_waiting(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(*(an_instance(str(n), due=after(n)) for n in range(4)))
+
+        with store.transaction() as first, store.transaction() as second:
+            mine = first.lock_due(after(9), MINE, 2)
+            others = second.lock_due(after(9), MINE, 10)
+
+        assert [instance.id for instance in mine] == [saga_id("0"), saga_id("1")]
+        assert [instance.id for instance in others] == [saga_id("2"), saga_id("3")]
+
+    def test_acts_and_replays_that_another_has_locked_are_skipped_without_waiting(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.add_act(an_act("a"))
+        store.quarantine(messages(1)[0])
+        there.ask_replay(1, "ada")
+
+        with store.transaction() as first, store.transaction() as second:
+            assert len(first.lock_acts(10)) == 1
+            assert second.lock_acts(10) == []
+        with there.engine.begin() as connection:
+            connection.execute(text("SELECT * FROM saga_quarantine FOR UPDATE"))
+            assert store.take_replays() == []
+
+    def test_two_first_beats_of_one_name_at_once_both_go_through(self, store: Store, there: InSql) -> None:
+        with there.engine.connect() as connection:
+            write_beat(connection, Beat("w", "timekeeper", NOON, after(1)))
+            second = in_thread(lambda: store.beat(Beat("w", "timekeeper", NOON, after(2))))
+            wait_until(lambda: self._waiting(there) == 1, "the second beat waits for the first", BOUNDED)
+            connection.commit()
+
+        second.result(BOUNDED)
+        assert there.beats() == [Beat("w", "timekeeper", NOON, after(2))]
+
+    @staticmethod
+    def _waiting(there: InSql) -> int:
+        """How many sessions wait for a lock."""
+        with reading(there.engine) as connection:
+            return (
+                connection.scalar(
+                    text(
+                        "SELECT count(*) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                    )
+                )
+                or 0
+            )
+
+    def test_a_server_that_is_away_makes_the_store_unavailable(self) -> None:
+        store = SqlStore(make_engine("postgresql://nobody@127.0.0.1:1/nothing"))
+
+        with pytest.raises(StoreUnavailable), store.transaction():
+            pytest.fail("connected")
+        with pytest.raises(StoreUnavailable):
+            store.next_due(MINE)
+        with pytest.raises(StoreUnavailable):
+            store.take_replays()

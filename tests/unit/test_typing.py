@@ -1,0 +1,154 @@
+"""What a type checker says of a wrong declaration, line by line.
+
+A trailing ``# error: code`` says which errors mypy must report on that line; a line without it is right.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from mypy import api
+
+ROOT = Path(__file__).parents[2]
+
+CONTRACTS = """
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from sagas_framework.messages import Command, Compensation, Reply, Service
+from sagas_framework.saga import NOTHING_TO_UNDO, Saga, Steps
+
+kitchen = Service("kitchen")
+
+class Cooked(Reply):
+    dish: str
+
+class Cook(Command[Cooked], service=kitchen, name="cook"):
+    dish: str
+
+class ThrowAway(Compensation[Cook], service=kitchen, name="throw_away"):
+    dish: str | None
+
+class Ring(Command[None], service=kitchen, name="ring"):
+    loudness: int
+
+class Unring(Compensation[Ring], service=kitchen, name="unring"):
+    pass
+
+class Dinner(BaseModel):
+    dish: str = "soup"
+
+class Lunch(BaseModel):
+    noon: int = 12
+
+step = Steps(Dinner)
+"""
+
+RIGHT = """
+def cook(state: Dinner) -> Cook:
+    return Cook(dish=state.dish)
+
+def remember(state: Dinner, reply: Cooked) -> None:
+    state.dish = reply.dish
+
+def rung(state: Dinner, reply: None) -> None: ...
+
+def lay_table(state: Dinner, session: Session) -> None: ...
+
+class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
+    table = step.local(lay_table, compensation=lay_table)
+    cooking = step.command(Cook, cook, on_success=remember, compensation=lambda s: ThrowAway(dish=s.dish))
+    tasting = step.command(Cook, lambda s: Cook(dish=s.dish), compensation=NOTHING_TO_UNDO)
+    ringing = step.command(Ring, lambda s: Ring(loudness=1), on_success=rung, pivot=True)
+    last = step.local(lay_table)
+
+reveal_type(ServeDinner.cooking)  # note: CommandStep[Dinner]
+reveal_type(ServeDinner.table)  # note: LocalStep[Dinner]
+"""
+
+WRONG = {
+    "a wrong field in a request": """
+step.command(Cook, lambda s: Cook(dish=s.plate), pivot=True)  # error: attr-defined
+step.command(Cook, lambda s: Cook(plate=s.dish), pivot=True)  # error: call-arg
+step.command(Cook, lambda s: Cook(dish=7), pivot=True)  # error: arg-type
+""",
+    "a hook for another reply": """
+def remember(state: Dinner, reply: Cooked) -> None: ...
+def remember_unset(state: Dinner, reply: None) -> None: ...
+step.command(Ring, lambda s: Ring(loudness=1), on_success=remember, pivot=True)  # error: misc
+step.command(Cook, lambda s: Cook(dish="x"), on_success=remember_unset, pivot=True)  # error: arg-type
+""",
+    "a hook that reads what the reply does not have": """
+def remember(state: Dinner, reply: Cooked) -> None:
+    state.dish = reply.plate  # error: attr-defined
+    state.dish = 7  # error: assignment
+""",
+    "another command returned": """
+def ring(state: Dinner) -> Ring:
+    return Ring(loudness=1)
+step.command(Cook, ring, pivot=True)  # error: arg-type
+step.command(Cook, lambda s: Ring(loudness=1), pivot=True)  # error: arg-type return-value
+""",
+    "the compensation of another command": """
+def cook(state: Dinner) -> Cook:
+    return Cook(dish=state.dish)
+step.command(Cook, cook, compensation=lambda s: Unring())  # error: arg-type return-value
+def unring(state: Dinner) -> Unring:
+    return Unring()
+step.command(Cook, cook, compensation=unring)  # error: arg-type
+step.command(Cook, cook, compensation=lambda s: ThrowAway(dish=s.plate))  # error: attr-defined
+""",
+    "hooks for another state": """
+def cook(state: Lunch) -> Cook:
+    return Cook(dish="x")
+def lay_table(state: Lunch, session: Session) -> None: ...
+def sit_down(state: Dinner) -> None: ...
+step.command(Cook, cook, pivot=True)  # error: arg-type
+step.local(lay_table)  # error: arg-type
+step.local(sit_down)  # error: arg-type
+""",
+    "the step of another saga": """
+class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
+    cooking = step.command(Cook, lambda s: Cook(dish=s.dish), pivot=True)
+class ServeLunch(Saga[Lunch], name="serve_lunch", version=1):
+    cooking = step.command(Cook, lambda s: Cook(dish=s.dish), pivot=True)
+ServeDinner.cooking
+ServeLunch.cooking  # error: arg-type
+""",
+}
+
+
+def check(tmp_path: Path, source: str) -> tuple[set[tuple[int, str]], str]:
+    """`(line, code)` of every error, and all that mypy said."""
+    cases = tmp_path / "typing_cases.py"
+    cases.write_text(CONTRACTS + source)
+    cache = ROOT / ".mypy_cache"
+    said, trouble, _ = api.run(
+        ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache), "--no-pretty", str(cases)]
+    )
+    assert not trouble, trouble
+    found = re.findall(r"typing_cases\.py:(\d+): error: .*\[([a-z-]+)\]$", said, flags=re.MULTILINE)
+    return {(int(line), code) for line, code in found}, said
+
+
+def meant(source: str) -> set[tuple[int, str]]:
+    lines = (CONTRACTS + source).splitlines()
+    marked = ((number, line.partition("# error: ")[2]) for number, line in enumerate(lines, start=1))
+    return {(number, code) for number, codes in marked for code in codes.split()}
+
+
+def test_a_right_declaration_has_no_error_and_its_steps_know_their_state(tmp_path: Path) -> None:
+    errors, said = check(tmp_path, RIGHT)
+
+    assert errors == set(), said
+    assert 'Revealed type is "sagas_framework.saga.CommandStep[typing_cases.Dinner]"' in said
+    assert 'Revealed type is "sagas_framework.saga.LocalStep[typing_cases.Dinner]"' in said
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_type_checker_names_the_line_of(case: str, tmp_path: Path) -> None:
+    errors, said = check(tmp_path, WRONG[case])
+
+    assert errors == meant(WRONG[case]), said
