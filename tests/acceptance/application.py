@@ -109,7 +109,7 @@ class Application:
     def children(self) -> dict[int, str]:
         """The processes that it has started: number and command line."""
         listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+            ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
         ).stdout
         processes = [line.split(None, 2) for line in listed.splitlines()]
         return {int(pid): line for pid, parent, line in processes if int(parent) == self.process.pid}
