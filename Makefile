@@ -8,6 +8,9 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Participants of the former library, for the tests: they need versions that we cannot have beside ours.
+OLD_STAMP := .venv-old/.installed
+OLD_LOCK := tests/old_participants/requirements.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The resolver that writes the lock; nothing else needs it.
@@ -34,9 +37,21 @@ check: static ## Format, lint, types, imports and the quick tests: run it before
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
 
 .PHONY: test
-test: static ## Everything: what `make check` does, with every test
+test: static $(OLD_STAMP) ## Everything: what `make check` does, with every test
 	@echo "==> tests: all"
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+.PHONY: browser
+browser: ## Install a browser for the tests of the pages, where there is none (Debian, as root)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		command -v apt-get >/dev/null || { echo "Install chromium: the tests of the pages need it" >&2; exit 1; }; \
+		echo "==> installing chromium"; \
+		apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 \
+			--no-install-recommends chromium >/dev/null; }
+
+.PHONY: pictures
+pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real browser
+	@$(BIN)/python -m tools.pictures
 
 .PHONY: static
 static: $(STAMP)
@@ -55,16 +70,20 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 	@$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(UV) ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade: newest versions)
+lock: $(UV) ## Write the locks anew, ours from pyproject.toml (LOCK_FLAGS=--upgrade: newest versions)
 	@$(UV) pip compile pyproject.toml --quiet --all-extras --group dev \
 		--universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
 		--output-file requirements.lock
-	@echo "requirements.lock is up to date"
+	@$(UV) pip compile tests/old_participants/requirements.in --quiet \
+		--universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
+		--output-file $(OLD_LOCK)
+	@echo "requirements.lock and $(OLD_LOCK) are up to date"
 
 .PHONY: clean
 clean: ## Remove the environment, builds and caches
-	@rm -rf .venv .venv-lock build dist *.egg-info
+	@rm -rf .venv .venv-lock .venv-old build dist *.egg-info
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path "*/node_modules/*" -type d -prune -exec rm -rf {} +
 
@@ -82,6 +101,13 @@ $(STAMP): .venv/.locked pyproject.toml
 	@$(PYTHON) -m venv --clear .venv
 	@echo "==> installing the locked dependencies (a minute or so, once)"
 	@$(PIP) --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(OLD_STAMP): $(OLD_LOCK) | $(STAMP)
+	@echo "==> installing the former library into .venv-old (half a minute, once)"
+	@$(BIN)/python -m venv --clear .venv-old
+	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --requirement $(OLD_LOCK)
 	@touch $@
 
 $(UV):

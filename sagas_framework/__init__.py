@@ -19,15 +19,27 @@ from sagas_framework.errors import (
     UnknownRun,
     UnknownSaga,
 )
-from sagas_framework.messages import Command, Compensation, Message, Queue, QueueType, Reply, Service
+
+# Watching
+from sagas_framework.health import Checkup, check_orchestrator, check_participant
+from sagas_framework.messages import (
+    Command,
+    Compensation,
+    Message,
+    Queue,
+    QueueType,
+    Reply,
+    Service,
+    WireProtocol,
+)
 
 # Serving
 from sagas_framework.participant import Context, Participant, Undo
-from sagas_framework.saga import NOTHING_TO_UNDO, Retry, Saga, Steps
+from sagas_framework.saga import NOTHING_TO_UNDO, Retry, Saga, Steps, undo_task
 
 # Starting
-from sagas_framework.sagas import SagaRun, Sagas
-from sagas_framework.storage.engine import make_engine
+from sagas_framework.sagas import SagaPage, SagaRun, Sagas
+from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.ports import Filter, HistoryLine
 from sagas_framework.storage.redis_inbox import RedisInbox
 
@@ -39,6 +51,7 @@ from sagas_framework.worker.participating import participant_app
 __all__ = [
     "NOTHING_TO_UNDO",
     "Act",
+    "Checkup",
     "Command",
     "Compensation",
     "ConfigurationError",
@@ -63,6 +76,7 @@ __all__ = [
     "SagaCompensated",
     "SagaInstance",
     "SagaNotEnded",
+    "SagaPage",
     "SagaRun",
     "Sagas",
     "SagasError",
@@ -74,7 +88,12 @@ __all__ = [
     "Undo",
     "UnknownRun",
     "UnknownSaga",
+    "WireProtocol",
+    "check_orchestrator",
+    "check_participant",
     "make_engine",
     "orchestrator_app",
     "participant_app",
+    "reading",
+    "undo_task",
 ]

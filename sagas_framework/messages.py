@@ -14,9 +14,9 @@ arguments::
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,6 +38,18 @@ class Queue:
     type: QueueType = QueueType.QUORUM
 
 
+class WireProtocol(StrEnum):
+    """What a service's participant understands, and with it what a saga may rely on there.
+
+    Only the first keeps an inbox. The others are *at most once*: what was sent is never sent again,
+    and where no answer comes a person says what happened; see ``docs/explanation/without-inbox.md``.
+    """
+
+    INBOX = "inbox"  # a `Participant` of this library
+    DEMO = "demo-0.1"  # one of PyPI's saga-framework 0.1
+    CELERY = "celery"  # plain Celery tasks, with no library at their side
+
+
 @dataclass(frozen=True)
 class Service:
     """A participant as its callers see it: a name and the queue on which it takes commands.
@@ -45,14 +57,31 @@ class Service:
     Args:
         name: prefix of its task names (``restaurant_service.create_ticket``).
         queue: ``<name>.commands``, a quorum queue, unless given.
+        protocol: a `WireProtocol`, or its value: ``"demo-0.1"``, ``"celery"``.
+
+    Raises:
+        DefinitionError: there is no such protocol.
     """
 
     name: str
     queue: Queue = field(default=Queue(""))
+    protocol: WireProtocol | str = WireProtocol.INBOX
 
     def __post_init__(self) -> None:
         if not self.queue.name:
             object.__setattr__(self, "queue", Queue(f"{self.name}.commands", self.queue.type))
+        try:
+            object.__setattr__(self, "protocol", WireProtocol(self.protocol))
+        except ValueError:
+            raise DefinitionError(
+                f"The service {self.name} speaks {self.protocol!r}, which is no protocol here; there are: "
+                f"{', '.join(repr(known.value) for known in WireProtocol)}."
+            ) from None
+
+    @property
+    def has_inbox(self) -> bool:
+        """Whether a command may be sent again: its participant remembers what it has done."""
+        return self.protocol == WireProtocol.INBOX
 
 
 class Message(BaseModel):
@@ -75,14 +104,15 @@ C = TypeVar("C", bound="Command[Any]")
 
 @dataclass(frozen=True)
 class Contract:
-    """What a message class says of itself. `task` is the Celery task's name."""
+    """What a message class says of itself. `task` is the Celery task's name: ``<service>.<name>``."""
 
     service: Service
     name: str
+    task: str = ""
 
-    @property
-    def task(self) -> str:
-        return f"{self.service.name}.{self.name}"
+    def __post_init__(self) -> None:
+        if not self.task:
+            object.__setattr__(self, "task", f"{self.service.name}.{self.name}")
 
 
 class Command(Message, Generic[R]):
@@ -95,6 +125,8 @@ class Command(Message, Generic[R]):
     contract: ClassVar[Contract]
     failures: ClassVar[tuple[type[Failure], ...]]
     compensation: ClassVar[type[Compensation[Any]] | None]
+    answers_anything: ClassVar[bool] = False
+    """Whether its reply is taken as it comes: that of a plain task, which no contract describes."""
     _reply_type: ClassVar[type[Reply] | None]
 
     def __init_subclass__(
@@ -229,3 +261,62 @@ def declared_failure(command: type[Command[Any]], wire_name: str) -> bool:
 
 def _names(failures: Collection[type[Failure]]) -> set[str]:
     return {failure.wire_name for failure in failures}
+
+
+# ---- plain tasks ----------------------------------------------------------------------------------
+
+CELERY_QUEUE: Final = Queue("celery", QueueType.CLASSIC)
+"""Where Celery sends tasks unless it is told otherwise."""
+
+
+def plain_task(task: str, queue: Queue) -> type[Command[None]]:
+    """The command that calls a plain Celery task: its fields are the task's keyword arguments.
+
+    Raises:
+        DefinitionError: the task has no name.
+    """
+    if not task:
+        raise DefinitionError("A plain Celery task needs its name, like 'shop.tasks.reserve_stock'.")
+    prefix, _, last = task.rpartition(".")
+    its_service = Service(prefix or task, queue, WireProtocol.CELERY)
+
+    class PlainTask(Command[None], service=its_service, name=last):
+        model_config = ConfigDict(extra="allow")
+        answers_anything = True
+
+    return _renamed(PlainTask, task)
+
+
+def plain_undo_task(task: str, command: type[Command[Any]]) -> type[Compensation[Any]]:
+    """The compensation that calls a plain Celery task of the same worker.
+
+    Raises:
+        DefinitionError: the task has no name.
+    """
+    if not task:
+        raise DefinitionError(f"What undoes {command.__name__} needs the name of a Celery task.")
+
+    class PlainUndoTask(
+        Compensation[command],  # type: ignore[valid-type]
+        service=command.contract.service,
+        name=task.rpartition(".")[2],
+    ):
+        model_config = ConfigDict(extra="allow")
+
+    return _renamed(PlainUndoTask, task)
+
+
+M = TypeVar("M", bound=Command[Any] | Compensation[Any])
+
+
+def _renamed(made: type[M], task: str) -> type[M]:
+    """Named like the task in messages for people; and sent to just this task, whatever its prefix."""
+    made.__name__ = made.__qualname__ = task
+    made.contract = replace(made.contract, task=task)
+    return made
+
+
+def task_name(task: object) -> str:
+    """The name of a Celery task, given by its name or as the task itself."""
+    name = task if isinstance(task, str) else getattr(task, "name", None)
+    return name if isinstance(name, str) else ""

@@ -11,6 +11,7 @@ from typing import Final
 from sagas_framework.clock import utc_now
 from sagas_framework.core.decide import DEFAULT_POLICY, decide, error_payload, storable
 from sagas_framework.core.events import (
+    Confirmed,
     Decision,
     Event,
     LocalCall,
@@ -379,20 +380,23 @@ class Orchestrator:
         unsent = sum(receipt is Receipt.UNSENT for receipt in receipts)
         if unsent:
             logger.warning("%d commands were not confirmed by the broker; they are sent again later", unsent)
-        homeless = [c for c, receipt in zip(commands, receipts, strict=True) if receipt is Receipt.UNROUTABLE]
+        with_receipts = list(zip(commands, receipts, strict=True))
+        homeless = [outgoing for outgoing, receipt in with_receipts if receipt is Receipt.UNROUTABLE]
         if homeless:
             queues = ", ".join(sorted({outgoing.queue for outgoing in homeless}))
             logger.error("%d commands had no queue: %s. Is its worker deployed?", len(homeless), queues)
-            self._note_unroutable(homeless)
+            self._note(Unroutable, homeless)
+        unanswered = [c for c, receipt in with_receipts if c.unanswered and receipt is Receipt.CONFIRMED]
+        if unanswered:
+            self._note(Confirmed, unanswered)
 
-    def _note_unroutable(self, homeless: Iterable[Outgoing]) -> None:
+    def _note(self, what: type[Unroutable | Confirmed], commands: Iterable[Outgoing]) -> None:
+        """Tell the core what the broker said; what it decides is published in turn."""
         now = self.clock()
         try:
-            self._process(
-                [Unroutable(outgoing.saga_id, now, outgoing.message_id) for outgoing in homeless], None
-            )
-        except Exception:  # the commit that sent them is done; this is only a note
-            logger.warning("unroutable commands were not noted in the history", exc_info=True)
+            self._process([what(outgoing.saga_id, now, outgoing.message_id) for outgoing in commands], None)
+        except Exception:  # the commit that sent them is done: whoever misses this finds the row overdue
+            logger.warning("%s commands were not noted", what.__name__.lower(), exc_info=True)
 
     def set_aside(self, message: Quarantined) -> None:
         """Quarantine a message that could not even be read.

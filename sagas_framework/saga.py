@@ -10,13 +10,20 @@ A saga is data. Nothing here runs a step; `sagas_framework.core` decides and the
             CreateTicket, open_ticket, on_success=remember_ticket,
             compensation=lambda state: RejectTicket(ticket_id=state.ticket_id))
         approve_order = step.local(mark_order_approved)
+
+A step may also be a plain Celery task (``docs/explanation/without-inbox.md``)::
+
+    reserve = step.task(
+        "shop.tasks.reserve_stock", lambda state: {"sku": state.sku, "count": state.count},
+        on_success=remember_reservation,
+        compensation=undo_task("shop.tasks.release_stock", lambda state: {"id": state.reservation}))
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -25,7 +32,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self,
 from pydantic import BaseModel
 
 from sagas_framework.errors import DefinitionError, UnknownSaga
-from sagas_framework.messages import Command, Compensation, Reply
+from sagas_framework.messages import (
+    CELERY_QUEUE,
+    Command,
+    Compensation,
+    Queue,
+    Reply,
+    WireProtocol,
+    plain_task,
+    plain_undo_task,
+    task_name,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -93,6 +110,31 @@ class CommandType(Protocol[C_co, R_co]):
 
     def itself(self) -> type[C_co]: ...
     def reply_type(self) -> type[R_co]: ...
+
+
+class CeleryTask(Protocol):
+    """A task of a Celery app; only its name is asked for."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class UndoTask(Generic[S]):
+    """The plain Celery task that undoes one; see `undo_task`."""
+
+    task: str
+    arguments: Callable[[S], Mapping[str, Any]]
+
+
+def undo_task(task: str | CeleryTask, arguments: Callable[[S], Mapping[str, Any]]) -> UndoTask[S]:
+    """What undoes a `Steps.task`: another plain Celery task, on the same queue.
+
+    Args:
+        task: its name, or the task itself.
+        arguments: makes its keyword arguments from (a copy of) the state.
+    """
+    return UndoTask(task_name(task), arguments)
 
 
 class Step(Generic[S]):
@@ -182,11 +224,23 @@ class CommandStep(Step[S]):
     def undoable(self) -> bool:
         return callable(self.compensation)
 
+    @property
+    def has_inbox(self) -> bool:
+        """Whether its participant keeps one; without it the step is at most once (rule 11)."""
+        return self.command.contract.service.has_inbox
+
+    @property
+    def undo_answers(self) -> bool:
+        """Whether its compensation is answered; if not, the broker's confirmation is all there is."""
+        return self.command.contract.service.protocol != WireProtocol.DEMO
+
     def shape(self) -> list[object]:
         undo = (
             self.command.compensation.contract.task if self.undoable and self.command.compensation else None
         )
-        return [self.name, self.command.contract.task, self.pivot, undo]
+        parts = [self.name, self.command.contract.task, self.pivot, undo]
+        # What was sent without an inbox in mind must not be carried on as if there were one, or vice versa.
+        return parts if self.has_inbox else [*parts, str(self.command.contract.service.protocol)]
 
 
 class Steps(Generic[S]):
@@ -250,6 +304,58 @@ class Steps(Generic[S]):
             undo_retry=undo_retry,
             timeout=timeout,
         )
+
+    def task(
+        self,
+        task: str | CeleryTask,
+        arguments: Callable[[S], Mapping[str, Any]],
+        *,
+        queue: Queue = CELERY_QUEUE,
+        on_success: Callable[[S, Any], None] | None = None,
+        compensation: UndoTask[S] | NothingToUndo | None = None,
+        pivot: bool = False,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> CommandStep[S]:
+        """A step that is a plain Celery task, as it is: its worker needs no library of ours.
+
+        Without an inbox it is at most once: never sent again, a failure is final, and when no result
+        comes in time a person says what happened; see ``docs/explanation/without-inbox.md``.
+
+        Args:
+            task: its name, or the task itself.
+            arguments: makes its keyword arguments from (a copy of) the state; they travel as plain JSON.
+            queue: which its workers consume, declared as they declare it.
+            on_success: takes what the state should keep of the task's result, which is any JSON value.
+            compensation: `undo_task`, or `NOTHING_TO_UNDO`.
+            pivot: after this step the saga only goes forward.
+            timeout: no worker begins the task later than this; then a person is asked.
+
+        Raises:
+            DefinitionError: a task has no name.
+        """
+        command = plain_task(task_name(task), queue)
+        return CommandStep(
+            self.state,
+            command,
+            _calling(command, arguments),
+            on_success,
+            _undoing(compensation, command) if isinstance(compensation, UndoTask) else compensation,
+            pivot=pivot,
+            retry=Retry(attempts=1),
+            undo_retry=UNDO_RETRY,
+            timeout=timeout,
+        )
+
+
+def _calling(
+    command: type[Command[Any]], arguments: Callable[[S], Mapping[str, Any]]
+) -> Callable[[S], Command[Any]]:
+    return lambda state: command.model_validate(dict(arguments(state)))
+
+
+def _undoing(undo: UndoTask[S], command: type[Command[Any]]) -> Callable[[S], Compensation[Any]]:
+    made = plain_undo_task(undo.task, command)
+    return lambda state: made.model_validate(dict(undo.arguments(state)))
 
 
 @dataclass(frozen=True)
@@ -410,6 +516,21 @@ class Definitions:
             return self._by_name[name, version]
         except KeyError:
             raise UnknownSaga(name, version, [f"{n} version {v}" for n, v in self._by_name]) from None
+
+    def find(self, name: str, version: int) -> SagaDefinition | None:
+        """The declaration of this name and version, or None if this process has none."""
+        return self._by_name.get((name, version))
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The queues of every command that these sagas may send, by name."""
+        queues = {
+            step.command.contract.service.queue
+            for definition in self
+            for step in definition.steps
+            if isinstance(step, CommandStep)
+        }
+        return sorted(queues, key=lambda queue: queue.name)
 
     def known(self) -> list[tuple[str, int]]:
         """`(name, version)` of every declaration."""

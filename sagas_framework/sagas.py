@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,30 +16,36 @@ from uuid import UUID
 from weakref import WeakSet
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Engine, Transaction, event, insert, select
+from sqlalchemy import Connection, Engine, Transaction, event, select
 from sqlalchemy.orm import Session
 
 from sagas_framework.clock import utc_now
 from sagas_framework.core.decide import DEFAULT_POLICY
 from sagas_framework.core.events import Act, Policy
-from sagas_framework.core.instance import Phase, SagaInstance, Status, steps_to_json
+from sagas_framework.core.instance import Cause, SagaInstance, Status, Waiting
+from sagas_framework.core.why import MOST, QueueSeen
 from sagas_framework.errors import KeyConflict, SagaNotEnded, SagasError, UnknownRun
 from sagas_framework.messages import Queue
-from sagas_framework.saga import CommandStep, Definitions, Saga
+from sagas_framework.saga import Definitions, Saga
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import reading
-from sagas_framework.storage.ports import ActRow, Filter, HistoryLine
-from sagas_framework.storage.sql import (
+from sagas_framework.storage.ports import ActRow, Filter, HistoryLine, Stuck
+from sagas_framework.storage.reads import (
+    count_fitting,
+    count_statuses,
+    count_waiting,
     find_instances,
-    instance_values,
-    nudge,
     read_act,
     read_acts,
     read_history,
     read_instance,
-    read_instances,
+    read_page,
+    read_queues,
+    read_stuck,
 )
-from sagas_framework.storage.tables import saga_instance, saga_signal
+from sagas_framework.storage.sql import insert_acts, instance_values, nudge, upserting
+from sagas_framework.storage.tables import saga_instance
+from sagas_framework.view import SagaView, StuckView
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -53,6 +59,14 @@ class SagaRun:
     saga: str
     version: int
     new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPage:
+    """Instances as a person looks at them. `next`: for `Filter.after`; None if this is the last page."""
+
+    views: Sequence[SagaView]
+    next: str | None
 
 
 class Sagas:
@@ -92,17 +106,6 @@ class Sagas:
         """The engine of the service's database, made when first needed."""
         return self.database.engine
 
-    @property
-    def command_queues(self) -> list[Queue]:
-        """The queues of every command that a saga here may send, by name."""
-        queues = {
-            step.command.contract.service.queue
-            for definition in self.definitions
-            for step in definition.steps
-            if isinstance(step, CommandStep)
-        }
-        return sorted(queues, key=lambda queue: queue.name)
-
     def upgrade(self) -> list[str]:
         """Bring the service's database to this release's schema; the migrations that ran."""
         return self.database.upgrade()
@@ -139,6 +142,7 @@ class Sagas:
             created_at=now,
             updated_at=now,
             due_at=now,
+            waiting=Waiting(Cause.START, "", now),
         )
         connection = session.connection() if isinstance(session, Session) else session
         run = self._insert(connection, instance, _digest(state))
@@ -150,14 +154,10 @@ class Sagas:
     @staticmethod
     def _insert(connection: Connection, instance: SagaInstance, digest: str) -> SagaRun:
         values = instance_values(instance) | {"digest": digest}
-        if connection.dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert as upsert
-        else:
-            from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
         placed = connection.execute(
-            upsert(saga_instance)
+            upserting(connection, saga_instance)
             .values(values)
-            .on_conflict_do_nothing(index_elements=["saga", "key"])
+            .on_conflict_do_nothing(index_elements=["key", "saga"])
             .returning(saga_instance.c.id)
         ).one_or_none()
         if placed is not None:
@@ -195,9 +195,60 @@ class Sagas:
         return instance
 
     def list(self, wanted: Filter = Filter()) -> Sequence[SagaInstance]:  # noqa: B008 (frozen)
-        """Instances that fit, parked ones first, then the newest first."""
+        """Instances that fit, at most `wanted.limit`; see `Filter` for their order."""
         with reading(self.engine) as connection:
-            return read_instances(connection, wanted)
+            return read_page(connection, wanted).instances
+
+    def page(self, wanted: Filter = Filter()) -> SagaPage:  # noqa: B008 (frozen)
+        """Instances that fit, as a person looks at them, without histories; and where the next page begins.
+
+        Raises:
+            SagasError: `wanted.after` is not the end of a page.
+        """
+        now = self.clock()
+        with reading(self.engine) as connection:
+            page = read_page(connection, wanted)
+            queues = read_queues(connection)
+        views = [
+            SagaView(i, self.definitions.find(i.saga, i.version), now, queues=queues) for i in page.instances
+        ]
+        return SagaPage(views, page.next)
+
+    def count(self, wanted: Filter | None = None) -> dict[Status, int]:
+        """How many instances are in each status; more than `MOST` are counted as one more than that."""
+        with reading(self.engine) as connection:
+            if wanted is None:
+                return count_statuses(connection, MOST)
+            return {
+                status: count_fitting(connection, replace(wanted, status=status), MOST) for status in Status
+            }
+
+    def stuck(self, *, waiting: timedelta = timedelta(minutes=1)) -> Sequence[Stuck]:
+        """What open instances wait for: those that need a person, then what they have waited for so long."""
+        with reading(self.engine) as connection:
+            return read_stuck(connection, self.clock() - waiting)
+
+    def stuck_views(self, *, waiting: timedelta = timedelta(minutes=1)) -> Sequence[StuckView]:
+        """What `stuck` finds, as a person looks at it: each with one of the instances that wait for it."""
+        return [self._stuck_view(stuck) for stuck in self.stuck(waiting=waiting)]
+
+    def _stuck_view(self, stuck: Stuck) -> StuckView:
+        try:
+            example: SagaView | None = self.view(stuck.example)
+        except UnknownRun:
+            example = None
+        declared = self.definitions.find(stuck.saga, stuck.version) is not None
+        if example is not None and example.saga is None:
+            declared = False
+        waits = example and example.instance.waiting
+        if not waits or (waits.cause, waits.what) != (stuck.cause, stuck.what):
+            example = None  # it has moved on since it was counted
+        return StuckView(stuck, declared, example, self.clock())
+
+    def queues(self) -> Mapping[str, QueueSeen]:
+        """The queues as an orchestrator last saw them on the broker, by name."""
+        with reading(self.engine) as connection:
+            return read_queues(connection)
 
     def find(self, named: str) -> Sequence[SagaInstance]:
         """Instances that a person may mean: by id, by key, or by the beginning of the id; at most 10."""
@@ -215,23 +266,25 @@ class Sagas:
                 raise UnknownRun(saga_id)
             return read_history(connection, saga_id, after_revision=after_revision)
 
-    def describe(self, saga_id: str) -> dict[str, Any]:
-        """All that is known of an instance, as plain JSON.
-
-        Shape: ``id``, ``saga``, ``version``, ``key``, ``status``, ``outcome`` (or None), ``state``,
-        ``steps`` (in order; see `StepRecord`), ``history`` (oldest first: ``at``, ``entry``, ``step``,
-        ``detail``), ``revision``, and the times ``created_at``, ``updated_at``, ``ended_at``.
+    def view(self, saga_id: str) -> SagaView:
+        """All that is known of an instance; `SagaView.to_json` gives it as plain JSON.
 
         Raises:
             UnknownRun: there is none with this id.
         """
-        instance = self.get(saga_id)
-        return summary(instance) | {
-            "state": dict(instance.state),
-            # The row leaves out what has not begun; whoever reads this should not have to know.
-            "steps": [{"phase": Phase.PENDING.value, **step} for step in steps_to_json(instance.steps)],
-            "history": [line_to_json(line) for line in self.history(saga_id)],
-        }
+        with reading(self.engine) as connection:
+            instance = read_instance(connection, saga_id)
+            if instance is None:
+                raise UnknownRun(saga_id)
+            return SagaView(
+                instance,
+                self.definitions.find(instance.saga, instance.version),
+                self.clock(),
+                history=read_history(connection, saga_id),
+                acts=[a for a in read_acts(connection, saga_id) if a.handled_at is None or a.refused],
+                queues=read_queues(connection),
+                same=count_waiting(connection, instance, MOST),
+            )
 
     def wait(self, run: SagaRun | str, *, timeout: timedelta = timedelta(seconds=30)) -> SagaInstance:
         """The instance once it has ended.
@@ -267,7 +320,7 @@ class Sagas:
         reason: str,
         revision: int | None = None,
         step: str | None = None,
-        reply: Mapping[str, Any] | None = None,
+        reply: Any = None,
         force: bool = False,
     ) -> int:
         """Ask the orchestrator for an operator's act; its number, with which `act_answer` finds the answer.
@@ -280,74 +333,45 @@ class Sagas:
             UnknownRun: there is no such instance.
             SagasError: nobody is named, or no reason is given.
         """
-        if not by.strip() or not reason.strip():
-            raise SagasError("An act needs a name and a reason: both are kept in the saga's history.")
         self.get(saga_id)
+        given = dict(reply) if isinstance(reply, Mapping) else reply
+        asked = ActRow(0, saga_id, act, by, reason, self.clock(), revision, step, given, force)
+        return self.act_on_many([asked])[0]
+
+    def act_on_many(self, acts: Sequence[ActRow]) -> Sequence[int]:
+        """Ask for all of these acts or, if one cannot be stored, for none; their numbers, in their order.
+
+        Raises:
+            SagasError: nobody is named, or no reason is given.
+        """
+        if not all(act.by.strip() and act.reason.strip() for act in acts):
+            raise SagasError("An act needs a name and a reason: both are kept in the saga's history.")
         with self.engine.begin() as connection:
-            number: int = connection.execute(
-                insert(saga_signal)
-                .values(
-                    saga_id=saga_id,
-                    act=act.value,
-                    by=by,
-                    reason=reason,
-                    revision=revision,
-                    step=step,
-                    reply=None if reply is None else dict(reply),
-                    force=force,
-                    created_at=self.clock(),
-                    refused=False,
-                )
-                .returning(saga_signal.c.id)
-            ).scalar_one()
+            numbers = insert_acts(connection, acts)
             nudge(connection)
         self.woken.set()
-        return number
+        return numbers
 
-    def act_answer(self, number: int) -> ActRow:
-        """The act; its `handled_at` is None until an orchestrator has taken it.
+    def act_answer(self, number: int, *, within: timedelta = timedelta(0)) -> ActRow:
+        """The act; its `handled_at` is None if no orchestrator has taken it `within` this time.
 
         Raises:
             SagasError: there is no such act.
         """
-        with reading(self.engine) as connection:
-            act = read_act(connection, number)
-        if act is None:
-            raise SagasError(f"There is no act number {number}.")
-        return act
+        until = time.monotonic() + within.total_seconds()
+        while True:
+            with reading(self.engine) as connection:
+                act = read_act(connection, number)
+            if act is None:
+                raise SagasError(f"There is no act number {number}.")
+            if act.handled_at is not None or time.monotonic() >= until:
+                return act
+            time.sleep(0.1)
 
     def acts(self, saga_id: str) -> Sequence[ActRow]:
         """What operators asked of the instance and what became of it, newest first; the last 20."""
         with reading(self.engine) as connection:
             return read_acts(connection, saga_id)
-
-
-def summary(instance: SagaInstance) -> dict[str, Any]:
-    """An instance in a line, as plain JSON: `Sagas.describe` without state, steps and history."""
-    return {
-        "id": instance.id,
-        "saga": instance.saga,
-        "version": instance.version,
-        "key": instance.key,
-        "status": instance.status.value,
-        "outcome": instance.outcome and instance.outcome.to_json(),
-        "revision": instance.revision,
-        "created_at": instance.created_at.isoformat(),
-        "updated_at": instance.updated_at.isoformat(),
-        "ended_at": instance.ended_at and instance.ended_at.isoformat(),
-    }
-
-
-def line_to_json(line: HistoryLine) -> dict[str, Any]:
-    """A line of the history as plain JSON."""
-    recorded = line.recorded
-    return {
-        "at": recorded.at.isoformat(),
-        "entry": recorded.entry,
-        "step": recorded.step,
-        "detail": dict(recorded.detail),
-        "revision": line.revision,
-    }
 
 
 def new_saga_id(now: datetime) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Final
 
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.orchestrator import Orchestrator
-from sagas_framework.storage.ports import Quarantined
+from sagas_framework.storage.ports import SendAgain
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Timekeeper:
         orchestrator: Orchestrator,
         queues: Collection[str],
         *,
-        resend: Callable[[list[Quarantined]], None] | None = None,
+        resend: SendAgain | None = None,
         observe_every: timedelta = timedelta(seconds=2),
     ) -> None:
         self._orchestrator = orchestrator
@@ -51,19 +52,26 @@ class Timekeeper:
             pass
         while orchestrator.fire_timers(orchestrator.horizons.ripe(), _BATCH) == _BATCH:
             pass
-        if self._resend is not None and (replays := orchestrator.store.take_replays()):
-            self._resend(replays)
+        if self._resend is not None:
+            orchestrator.store.replay(self._resend)
         return orchestrator.store.next_due(orchestrator.definitions.known())
 
     def _observe(self, now: datetime) -> None:
-        """Look which queues are empty. A reply queue that is not may hold the answers we miss."""
+        """Look which queues are empty, and note all for people. A reply queue may hold what we miss."""
         if self._observed_at is not None and now - self._observed_at < self._observe_every:
             return
         self._observed_at = now
         horizons, publisher = self._orchestrator.horizons, self._orchestrator.publisher
+        replies = self._orchestrator.reply_to
+        seen: list[QueueSeen] = []
         # The moment is taken before asking: what is sent while we ask was not seen.
-        for queue in self._queues:
-            if publisher.depth(queue) == 0:
+        for queue in (*self._queues, replies):
+            load = publisher.load(queue)
+            if load is None:
+                break  # the broker is away: the others would only wait for it, too
+            seen.append(QueueSeen(queue, now, load.messages, load.consumers))
+            if load.messages == 0 and queue == replies:
+                horizons.saw_no_replies_waiting(now)
+            elif load.messages == 0:
                 horizons.saw_empty(queue, now)
-        if publisher.depth(self._orchestrator.reply_to) == 0:
-            horizons.saw_no_replies_waiting(now)
+        self._orchestrator.store.note_queues(seen)

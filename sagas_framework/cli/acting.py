@@ -1,10 +1,9 @@
-"""``saga retry|skip|complete|cancel``: an act is a row; an orchestrator takes it and answers there."""
+"""``saga retry|skip|complete|withdraw|cancel``: an act is a row, taken and answered by an orchestrator."""
 
 from __future__ import annotations
 
 import getpass
 import json
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -12,22 +11,18 @@ from typing import Any, Final, TypeVar
 import click
 
 from sagas_framework.cli.base import Program, json_option, pass_program
-from sagas_framework.cli.listing import definition_of
-from sagas_framework.cli.options import options
 from sagas_framework.cli.output import Screen, plain, print_json
-from sagas_framework.cli.showing import act_to_json, print_history
+from sagas_framework.cli.showing import print_history
 from sagas_framework.core.events import Act
-from sagas_framework.core.instance import SagaInstance
-from sagas_framework.core.why import why
+from sagas_framework.core.options import Option
 from sagas_framework.errors import SagasError
-from sagas_framework.sagas import Sagas, line_to_json, summary
 from sagas_framework.storage.ports import ActRow, HistoryLine
+from sagas_framework.view import SagaView, act_to_json, line_to_json, needs_reply, summary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATIENCE: Final = timedelta(seconds=5)
 """How long to wait for an orchestrator's answer; a running one takes an act within a second."""
-_LOOK_EVERY: Final = 0.1  # seconds
 
 REFUSED: Final = 1
 NOT_TAKEN: Final = 2
@@ -82,14 +77,31 @@ def skip(program: Program, **asked: Any) -> None:
 
 
 @click.command()
-@click.option("--reply", metavar="JSON", help="What the participant would have answered, as a JSON object.")
+@click.option(
+    "--reply",
+    metavar="JSON",
+    help="What the participant would have answered, as a JSON object; of a plain task any JSON.",
+)
 @_shared(step=True)
 def complete(program: Program, reply: str | None, **asked: Any) -> None:
     """Count a step as done, or undone, by your own hand.
 
     ID is a saga's id, the beginning of one, or a business key.
     """
-    _act(program, Act.COMPLETE, reply=None if reply is None else _object(reply), **asked)
+    _act(program, Act.COMPLETE, reply=None if reply is None else _json(reply), **asked)
+
+
+@click.command()
+@_shared(step=True)
+def withdraw(program: Program, **asked: Any) -> None:
+    """Say of a step with an unknown outcome that it did not happen.
+
+    Only of one whose participant keeps no inbox and cannot be asked. The saga turns back and undoes
+    what was done before it. If it did happen, complete it.
+
+    ID is a saga's id, the beginning of one, or a business key.
+    """
+    _act(program, Act.WITHDRAW, **asked)
 
 
 @click.command()
@@ -114,16 +126,24 @@ def login_name() -> str:
         raise SagasError("Nobody is logged in here: say who acts with --by NAME.") from None
 
 
-def _object(text: str) -> dict[str, Any]:
+def _json(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise SagasError(
             f"--reply is no JSON ({error}). Write it like --reply '{{\"ticket_id\": 7}}'."
         ) from None
-    if not isinstance(value, dict):
+
+
+def _check_reply(reply: Any, view: SagaView, step: str | None) -> None:
+    """A contract's reply is an object; only a plain task's result may be any JSON."""
+    of_a_task = (o.reply is not None and "properties" not in o.reply for o in view.options if _fits(o, step))
+    if not isinstance(reply, dict) and not any(of_a_task):
         raise SagasError("--reply must be a JSON object, like --reply '{\"ticket_id\": 7}'.")
-    return value
+
+
+def _fits(option: Option, step: str | None) -> bool:
+    return option.act is Act.COMPLETE and step in (None, option.step)
 
 
 def _act(
@@ -137,9 +157,11 @@ def _act(
     revision: int | None,
     no_wait: bool,
     step: str | None = None,
-    reply: dict[str, Any] | None = None,
+    reply: Any = None,
 ) -> None:
     instance, sagas = program.one(saga_id), program.sagas
+    if reply is not None:
+        _check_reply(reply, sagas.view(instance.id), step)
     number = sagas.act(
         instance.id,
         act,
@@ -150,14 +172,15 @@ def _act(
         reply=reply,
         force=force,
     )
-    row = sagas.act_answer(number) if no_wait else _answer(sagas, number)
-    after = sagas.get(instance.id)
+    row = sagas.act_answer(number, within=timedelta(0) if no_wait else PATIENCE)
+    after = sagas.view(instance.id)
     since: list[HistoryLine] = []
-    if row.refused and row.revision is not None and after.revision != row.revision:
+    if row.refused and row.revision is not None and after.instance.revision != row.revision:
         since = list(sagas.history(instance.id, after_revision=row.revision))
     if program.json:
         print_json(
-            act_to_json(row) | {"saga": summary(after), "history": [line_to_json(line) for line in since]}
+            act_to_json(row)
+            | {"saga": summary(after.instance), "history": [line_to_json(line) for line in since]}
         )
     else:
         _tell(program, row, after, since, waited=not no_wait)
@@ -167,23 +190,8 @@ def _act(
         raise SystemExit(NOT_TAKEN)
 
 
-def _answer(sagas: Sagas, number: int) -> ActRow:
-    """The act once it was taken, or as it is when patience ends."""
-    until = time.monotonic() + PATIENCE.total_seconds()
-    while (row := sagas.act_answer(number)).handled_at is None and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY)
-    return row
-
-
-def _needs_reply(program: Program, instance: SagaInstance) -> bool:
-    definition = definition_of(program.sagas, instance)
-    return definition is not None and any(o.reply for o in options(definition, instance, program.now()))
-
-
-def _tell(
-    program: Program, row: ActRow, instance: SagaInstance, since: list[HistoryLine], *, waited: bool
-) -> None:
-    screen, now = Screen(), program.now()
+def _tell(program: Program, row: ActRow, view: SagaView, since: list[HistoryLine], *, waited: bool) -> None:
+    screen, now, instance = Screen(), program.now(), view.instance
     if row.handled_at is None:
         told = ": no orchestrator has taken it yet; is a worker running?" if waited else "."
         screen.status("stored", f" as act {row.id}{told}")
@@ -196,11 +204,11 @@ def _tell(
         if since:
             screen.heading(f"Since revision {row.revision}")
             print_history(screen, since, instance.created_at, now)
-        elif row.act is Act.COMPLETE and row.reply is None and _needs_reply(program, instance):
+        elif row.act is Act.COMPLETE and row.reply is None and needs_reply(view, row.act, row.step):
             screen.line(
                 f"Give it with --reply. `saga -A {program.name} show {instance.key}` says what it looks like."
             )
     else:
         screen.status("done", f": {plain(row.answer or '')}.")
         screen.status(instance.status.value, before=f"{instance.key} is ")
-        screen.line(why(instance, now, definition_of(program.sagas, instance)))
+        screen.line(view.why)

@@ -8,25 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from sagas_framework.cli.finding import Found, find
 from sagas_framework.core.instance import SagaInstance
-from sagas_framework.errors import SagasError, SchemaOutdated
+from sagas_framework.errors import SagasError
+from sagas_framework.health import check_database, database_trouble
 from sagas_framework.sagas import Sagas
 from sagas_framework.storage.database import Database
-from sagas_framework.storage.engine import is_refused, is_unavailable
 from sagas_framework.storage.ports import StoreUnavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class NoDatabase(SchemaOutdated):
-    """The SQLite file is not there yet; upgrading makes it."""
 
 
 class Program:
@@ -77,19 +72,7 @@ class Program:
         Raises:
             SchemaOutdated: it is not; the message has the command for this very ``-A``.
         """
-        file = database.engine.url.database
-        is_file = database.engine.dialect.name == "sqlite" and file and not file.startswith((":", "file:"))
-        if is_file and not Path(file or "").exists():  # connecting would leave an empty one behind
-            raise NoDatabase(f"The database {database} does not exist. Run: {self.upgrade_line}")
-        try:
-            database.check()
-        except SchemaOutdated as outdated:
-            raise SchemaOutdated(str(outdated).rpartition("Run: ")[0] + f"Run: {self.upgrade_line}") from None
-
-    @property
-    def upgrade_line(self) -> str:
-        """The command that brings the database to this release's schema."""
-        return f"saga -A {self.name} db upgrade"
+        check_database(database, self.name or "")
 
     def one(self, named: str) -> SagaInstance:
         """The instance that is meant by an id, a business key or the beginning of an id.
@@ -142,20 +125,6 @@ def in_words_only(program: Program) -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def database_trouble(error: Exception, address: str) -> str:
-    """What a database error means for a person."""
-    cause = getattr(error, "orig", None) or error
-    told = str(cause).strip().partition("\n")[0]
-    if isinstance(error, DBAPIError) and is_refused(error):
-        return f"The database {address} refuses us: {told}. Check user, password and database name."
-    if isinstance(error, StoreUnavailable) or is_unavailable(error):
-        hint = "Is it running, and is the address right?"
-        if address.startswith("sqlite"):
-            hint = "Does its folder exist, and may this process write there?"
-        return f"The database {address} cannot be reached: {told}. {hint}"
-    return f"The database {address} does not do what we ask: {type(cause).__name__}: {told}"
-
-
 def _addresses(program: Program) -> str:
     try:
         return " or ".join(str(database) for database in program.found.databases)
@@ -173,6 +142,8 @@ _UNITS: Final = {
     "d": timedelta(days=1),
 }
 
+_LONGEST: Final = timedelta(days=36_500)
+
 
 class Span(click.ParamType[timedelta]):
     """A span of time: ``90s``, ``10m``, ``2h``, ``1d``, ``1h30m``."""
@@ -186,9 +157,12 @@ class Span(click.ParamType[timedelta]):
         if not parts or re.sub(r"(\d+)\s*(min|[smhd])", "", value).strip():
             self.fail(f"{value!r} is no span of time: write 90s, 10m, 2h, 1d or 1h30m.", param, ctx)
         try:
-            return sum((int(count) * _UNITS[unit] for count, unit in parts), timedelta())
+            span = sum((int(count) * _UNITS[unit] for count, unit in parts), timedelta())
         except OverflowError:
-            self.fail(f"{value!r} is too long.", param, ctx)
+            span = timedelta.max
+        if span > _LONGEST:
+            self.fail(f"{value!r} is too long: at most {_LONGEST.days}d.", param, ctx)
+        return span
 
 
 def patient_database() -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
 
 from sagas_framework.cli.base import Program, Span, json_option, pass_program
 from sagas_framework.cli.output import Screen, aligned, print_json
-from sagas_framework.core.instance import SagaInstance, Status
-from sagas_framework.core.why import in_words, why
-from sagas_framework.errors import UnknownSaga
-from sagas_framework.saga import SagaDefinition
-from sagas_framework.sagas import Sagas, summary
+from sagas_framework.core.instance import OutcomeKind, SagaInstance, Status
+from sagas_framework.core.why import in_words
 from sagas_framework.storage.ports import Filter
+from sagas_framework.view import SagaView, summary
 
 
 @click.command("list")
 @click.option("--status", type=click.Choice([s.value for s in Status]), help="Only those in this status.")
 @click.option("--saga", "saga_name", metavar="NAME", help="Only those of this saga.")
 @click.option("--key", help="Only those with this business key.")
+@click.option(
+    "--outcome",
+    type=click.Choice([kind.value for kind in OutcomeKind]),
+    help="Only those that ended, or turned back, for this reason.",
+)
+@click.option(
+    "--waits-for",
+    metavar="WHAT",
+    help="Only those that wait for this task (accounting_service.authorize_card), or at this step.",
+)
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
 @click.option("--older-than", type=Span(), metavar="SPAN", help="Only those started longer ago: 10m, 2h, 1d.")
 @click.option(
@@ -34,39 +41,43 @@ def list_sagas(
     status: str | None,
     saga_name: str | None,
     key: str | None,
+    outcome: str | None,
+    waits_for: str | None,
     open_only: bool,
     older_than: timedelta | None,
     limit: int,
 ) -> None:
-    """List sagas, those that need a person first, then the newest."""
+    """List sagas: those that need a person first, then the newest; with --open then the oldest."""
     now = program.now()
     sagas = program.sagas
     wanted = Filter(
         saga=saga_name,
         status=Status(status) if status else None,
+        outcome=OutcomeKind(outcome) if outcome else None,
         key=key,
         older_than=None if older_than is None else now - older_than,
+        waits_for=waits_for,
         open_only=open_only,
         limit=limit,
     )
-    found = sagas.list(replace(wanted, limit=limit + 1))
-    shown, more = found[:limit], len(found) > limit
+    page = sagas.page(wanted)
     if program.json:
-        listed = [summary(i) | {"why": why(i, now, definition_of(sagas, i))} for i in shown]
-        print_json({"sagas": listed, "more": more})
+        listed = [summary(view.instance) | {"why": view.why} for view in page.views]
+        print_json({"sagas": listed, "more": page.next is not None})
         return
     screen = Screen()
-    if not shown:
+    if not page.views:
         anything = wanted == Filter(limit=limit)
         screen.line("There is no saga yet." if anything else "No saga is like that.")
-    _print(screen, sagas, shown, now)
-    if more:
+    _print(screen, page.views, now)
+    if page.next is not None:
         screen.line("There are more: raise --limit to see them.")
 
 
-def _print(screen: Screen, sagas: Sagas, shown: Any, now: datetime) -> None:
-    if not shown:
+def _print(screen: Screen, views: Sequence[SagaView], now: datetime) -> None:
+    if not views:
         return
+    shown = [view.instance for view in views]
     length = _telling(shown)
     rows = [["Status", "Key", "Saga", "Age", "Id"]]
     rows += [
@@ -75,22 +86,14 @@ def _print(screen: Screen, sagas: Sagas, shown: Any, now: datetime) -> None:
     ]
     head, *lines = aligned(rows)
     screen.line(head)
-    for instance, line in zip(shown, lines, strict=True):
-        word = instance.status.value
+    for view, line in zip(views, lines, strict=True):
+        word = view.instance.status.value
         screen.status(word, line[len(word) :])
-        if instance.status is not Status.COMPLETED:
-            screen.line(why(instance, now, definition_of(sagas, instance)), indent=4)
+        if view.instance.status is not Status.COMPLETED:
+            screen.line(view.why, indent=4)
 
 
-def _telling(shown: Any) -> int:
+def _telling(shown: Sequence[SagaInstance]) -> int:
     """How much of an id tells each from the others here; at least its time, to the millisecond."""
     ids = {instance.id for instance in shown}
     return next((n for n in (13, 18, 23) if len({i[:n] for i in ids}) == len(ids)), 36)
-
-
-def definition_of(sagas: Sagas, instance: SagaInstance) -> SagaDefinition | None:
-    """The declaration that moves the instance, None if this module has none."""
-    try:
-        return sagas.definitions.get(instance.saga, instance.version)
-    except UnknownSaga:
-        return None

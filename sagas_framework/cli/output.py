@@ -72,6 +72,10 @@ class Screen:
         for name, value in rows:
             self._print(Text(name.ljust(indent) + plain(value)), indent, hanging=True)
 
+    def fits(self, lines: Sequence[str]) -> bool:
+        """Whether the lines can be printed without wrapping them."""
+        return max(map(len, lines), default=0) <= self._console.width
+
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print rows in columns; the first row is their head."""
         for line in aligned(rows):

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from sagas_framework.cli.acting import cancel, complete, retry, skip
+from sagas_framework.cli.acting import cancel, complete, retry, skip, withdraw
 from sagas_framework.cli.base import Program, in_words_only, json_option, patient_database
 from sagas_framework.cli.database import db
+from sagas_framework.cli.explaining import stuck, why
 from sagas_framework.cli.health import health
 from sagas_framework.cli.listing import list_sagas
 from sagas_framework.cli.quarantine import quarantine
@@ -51,11 +52,14 @@ def saga(context: click.Context, name: str | None) -> None:
 
 for _command in (
     list_sagas,
+    stuck,
+    why,
     show,
     history,
     retry,
     skip,
     complete,
+    withdraw,
     cancel,
     quarantine,
     health,

@@ -15,7 +15,8 @@ from sagas_framework.cli.output import Screen, ago, compact, print_json
 from sagas_framework.errors import SagasError
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import Quarantined
-from sagas_framework.storage.sql import ask_replay, drop_quarantined, read_quarantine
+from sagas_framework.storage.reads import read_quarantine
+from sagas_framework.storage.sql import ask_replay, drop_quarantined
 
 _LONGEST_NAME = 100  # characters of `saga_quarantine.replay`
 
@@ -90,7 +91,8 @@ def show_message(program: Program, number: int) -> None:
 def replay(program: Program, number: int, by: str | None, reason: str | None, no_wait: bool) -> None:
     """Have a worker send a message to its queue again, as it came.
 
-    It leaves the quarantine; what still cannot be handled comes back under another number.
+    It leaves the quarantine once the broker has it; what still cannot be handled comes back under another
+    number. Exits with 1 if the broker did not take it.
     """
     engine = _engine(program)
     message = _one(engine, number, program)
@@ -98,19 +100,25 @@ def replay(program: Program, number: int, by: str | None, reason: str | None, no
     asked_by = f"{who}: {reason}" if reason else who
     with engine.begin() as connection:
         there = ask_replay(connection, number, asked_by[:_LONGEST_NAME])
-    gone = not there or (not no_wait and _gone(engine, number))
+    became = "sent" if not there else "stored" if no_wait else _became(engine, number)
+    why = _one(engine, number, program).reason if became == "refused" else None
     if program.json:
-        became = "sent" if gone else "stored"
-        print_json({"id": number, "became": became, "by": who, "reason": reason})
+        print_json({"id": number, "became": became, "by": who, "reason": reason, "why": why})
     else:
         screen = Screen()
-        if gone:
-            screen.status("done", f": a worker took message {number} and sends it to {message.queue}.")
-        else:
-            told = "." if no_wait else ": no worker has taken it yet; is one running?"
-            screen.status("stored", told)
-            screen.line("It is sent again when one runs.")
-    if not gone and not no_wait:
+        match became:
+            case "sent":
+                screen.status("done", f": a worker took message {number} and sent it to {message.queue}.")
+            case "refused":
+                screen.status("refused", f": message {number} stays in the quarantine, under its number.")
+                screen.line(f"{why}")
+            case _:
+                told = "." if no_wait else ": no worker has taken it yet; is one running?"
+                screen.status("stored", told)
+                screen.line("It is sent again when one runs.")
+    if became == "refused":
+        raise SystemExit(acting.REFUSED)
+    if became == "stored" and not no_wait:
         raise SystemExit(acting.NOT_TAKEN)
 
 
@@ -195,14 +203,18 @@ def _who(by: str | None) -> str:
     return who
 
 
-def _gone(engine: Engine, number: int) -> bool:
+def _became(engine: Engine, number: int) -> str:
+    """What a worker made of a replay: sent, refused (by the broker), or still stored."""
     until = time.monotonic() + acting.PATIENCE.total_seconds()
     while time.monotonic() < until:
         with reading(engine) as connection:
-            if not read_quarantine(connection, 1, number):
-                return True
+            found = read_quarantine(connection, 1, number)
+        if not found:
+            return "sent"
+        if found[0].replay is None:
+            return "refused"
         time.sleep(0.1)
-    return False
+    return "stored"
 
 
 def _asked(message: Quarantined) -> str:

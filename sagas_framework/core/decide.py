@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 from pydantic import BaseModel, ValidationError
 
 from sagas_framework.core.events import (
     Act,
+    Confirmed,
     Decision,
     Event,
     LocalCall,
@@ -42,11 +43,13 @@ from sagas_framework.core.instance import (
     Status,
     StepRecord,
     with_due,
+    with_waiting,
 )
-from sagas_framework.messages import Command, Compensation, settle_task
+from sagas_framework.messages import Command, Compensation, WireProtocol, settle_task
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 
 DEFAULT_POLICY: Final = Policy()
+J = TypeVar("J")
 
 # What an operator's act may find, forward and backward.
 _FORWARD: Final = frozenset({Phase.RUNNING, Phase.PAUSING, Phase.BLOCKED, Phase.ANSWERED, Phase.SETTLING})
@@ -75,6 +78,8 @@ def decide(
             turn.take_local(event)
         case Unroutable():
             turn.note_unroutable(event.message_id)
+        case Confirmed():
+            turn.take_confirmation(event.message_id)
         case OperatorActed():
             turn.obey(event)
         case _:
@@ -115,19 +120,18 @@ class _Turn:
         instance = self.before
         if self.records != self.found or self.mattered or self.started != instance.started:
             status = self._status()
-            instance = with_due(
-                replace(
-                    instance,
-                    status=status,
-                    outcome=self.outcome,
-                    state=self.state,
-                    steps=self.records,
-                    started=self.started,
-                    revision=instance.revision + self.mattered,
-                    updated_at=self.at,
-                    ended_at=self.at if status.ended and not instance.status.ended else instance.ended_at,
-                )
+            instance = replace(
+                instance,
+                status=status,
+                outcome=self.outcome,
+                state=self.state,
+                steps=self.records,
+                started=self.started,
+                revision=instance.revision + self.mattered,
+                updated_at=self.at,
+                ended_at=self.at if status.ended and not instance.status.ended else instance.ended_at,
             )
+            instance = with_waiting(with_due(instance), self.at)
             self._record_status(instance)
         return Decision(
             instance,
@@ -205,6 +209,11 @@ class _Turn:
 
     def _step(self, name: str) -> LocalStep[Any] | CommandStep[Any]:
         return self.saga.steps[self.saga.index(name)]
+
+    def _command_step(self, name: str) -> CommandStep[Any]:
+        step = self._step(name)
+        assert isinstance(step, CommandStep)
+        return step
 
     def _after_pivot(self, name: str) -> bool:
         return self.saga.index(name) > self.saga.pivot
@@ -286,16 +295,23 @@ class _Turn:
             task=task,
             queue=step.command.contract.service.queue.name,
             sent_at=self.at,
-            check_at=self.at + self.policy.resend_pause(0),
+            since=self.at,
+            check_at=self.at + self.policy.resend_pause(0) if step.has_inbox else None,
             payload=None if kind is Kind.DO else payload,  # that of the command is in the record
             hand_over=hand_over,
         )
         record = self._put(step.name, flight=flight, first_sent_at=first)
-        if self._too_old_to_send(record):
+        if step.has_inbox and self._too_old_to_send(record):
             return
-        self.commands.append(self._outgoing(record, flight))
+        self.commands.append(self._outgoing(step, record, flight))
 
-    def _outgoing(self, record: StepRecord, flight: Flight, *, again: bool = False) -> Outgoing:
+    def _outgoing(
+        self, step: CommandStep[Any], record: StepRecord, flight: Flight, *, again: bool = False
+    ) -> Outgoing:
+        unanswered = flight.kind is Kind.UNDO and not step.undo_answers
+        # Without an inbox it should not begin any more once a person is asked whether it happened. What
+        # nobody answers counts as done when it is sent, so it may wait its turn like any other message.
+        by_its_deadline = not step.has_inbox and not unanswered
         return Outgoing(
             saga_id=self.before.id,
             message_id=flight.message_id,
@@ -304,11 +320,15 @@ class _Turn:
             task=flight.task,
             queue=flight.queue,
             attempt=flight.attempt,
-            not_after=self.at + self.policy.message_lifetime,
+            not_after=record.deadline
+            if by_its_deadline and record.deadline
+            else self.at + self.policy.message_lifetime,
             payload=record.request if flight.kind is Kind.DO else flight.payload,
             known=record.known,
             hand_over=flight.hand_over,
             again=again,
+            protocol=WireProtocol(step.command.contract.service.protocol),
+            unanswered=unanswered,
         )
 
     def _too_old_to_send(self, record: StepRecord) -> bool:
@@ -416,9 +436,11 @@ class _Turn:
                     self._refused(record.name, reply.error)
             case Result.FAILED:
                 if record.phase is not Phase.RUNNING or attempt != record.attempts:
-                    self._ignore(reply, f"attempt {attempt} is over")
-                    return
-                self._attempt_failed(record, reply.error)
+                    self._ignore(reply, f"try {attempt} is over")
+                elif _without_inbox(self._step(record.name)):
+                    self._refused(record.name, reply.error)  # rule 11: nothing may be attempted again
+                else:
+                    self._attempt_failed(record, reply.error)
             case _:
                 assert_never(reply.result)
 
@@ -446,10 +468,8 @@ class _Turn:
         if intent is not None and self._after_pivot(name):
             self._closed_for(name, intent)
         elif self._after_pivot(name):
-            self._park(
-                name,
-                f"refused after the pivot ({_told(error)}): it cannot be undone; complete or skip it by hand",
-            )
+            hand = "retry, complete or skip it" if _without_inbox(self._step(name)) else "complete or skip it"
+            self._park(name, f"refused after the pivot ({_told(error)}): it cannot be undone; {hand} by hand")
         else:
             self._turn_back(
                 Outcome(OutcomeKind.REFUSED, error.get("type", ""), error.get("message", ""), name)
@@ -663,7 +683,11 @@ class _Turn:
             self._compensated(record.name)
         elif attempt != record.tries or record.phase is not Phase.COMPENSATING:
             self._ignore(reply, f"try {attempt} is over")
-        elif reply.result is Result.REFUSED or reply.error.get("type") == INBOX_ROW_MISSING:
+        elif (
+            reply.result is Result.REFUSED
+            or reply.error.get("type") == INBOX_ROW_MISSING
+            or _without_inbox(self._step(record.name))  # where every failure is final (rule 11)
+        ):
             self._put(
                 record.name, flight=None, deadline=None, error=dict(reply.error), phase=Phase.UNDO_PAUSING
             )
@@ -761,8 +785,8 @@ class _Turn:
             if record.resume_at is not None and record.resume_at <= self.at:
                 self._resume(record)
                 record = self.records[name]
-            if record.flight is not None and record.flight.check_at <= self.at:
-                self._look_for(record, record.flight, horizons)
+            if (flight := record.flight) and flight.check_at is not None and flight.check_at <= self.at:
+                self._look_for(record, flight, horizons)
             if self.local is not None or self.status.ended:
                 return  # the local step's result comes first; what else is due is found at the next look
 
@@ -772,7 +796,9 @@ class _Turn:
         told = f"{task}: no answer in {step.timeout.total_seconds():g} s"
         before_pivot = not self._after_pivot(record.name) and not self._is_pivot(record.name)
         self._put(record.name, deadline=None)
-        if record.phase in (Phase.RUNNING, Phase.PAUSING) and before_pivot:
+        if _without_inbox(step):
+            self._outcome_unknown(record, told)
+        elif record.phase in (Phase.RUNNING, Phase.PAUSING) and before_pivot:
             phase = Phase.UNKNOWN if record.phase is Phase.RUNNING else Phase.FAILED
             self._give_up(record.name, phase, Outcome(OutcomeKind.EXPIRED, "NoAnswer", told, record.name))
         elif record.phase in (Phase.RUNNING, Phase.PAUSING) and self._is_pivot(record.name):
@@ -780,6 +806,20 @@ class _Turn:
         elif record.flight is not None and not self._too_old_to_send(record):
             # Nothing is given up: it is late, sent again for ever, and a person can see it (rule 15, 18).
             self._park(record.name, f"{told}; it goes on being sent")
+
+    def _outcome_unknown(self, record: StepRecord, told: str) -> None:
+        """Without an inbox nobody can be asked, and nothing is sent again: a person finds out (rule 11)."""
+        if record.flight is None:
+            return  # nothing of it is under way: our own code could not build its compensation
+        if record.phase is Phase.COMPENSATING:
+            if not self._command_step(record.name).undo_answers:
+                told = f"{record.flight.task}: not confirmed by the broker"
+            hand = "complete it if it is undone, retry to send it once more, or skip it"
+        elif self._after_pivot(record.name):
+            hand = "complete it if it happened; if not, retry or skip it"
+        else:
+            hand = "complete it if it happened, withdraw it if it did not"
+        self._park(record.name, f"unknown outcome: {told}; find out by hand, then {hand}")
 
     def _resume(self, record: StepRecord) -> None:
         self._put(record.name, resume_at=None)
@@ -803,7 +843,7 @@ class _Turn:
             check_at = self.at + self.policy.resend_pause(resends)
             flight = replace(flight, sent_at=self.at, check_at=check_at, resends=resends, pauses=0)
             record = self._put(record.name, flight=flight)
-            self.commands.append(self._outgoing(record, flight, again=True))
+            self.commands.append(self._outgoing(self._command_step(record.name), record, flight, again=True))
             why = "presumed lost" if lost else "unanswered for long"
             self.history.append(
                 Recorded(self.at, f"{record.name}.sent_again", record.name, {"times": resends, "why": why})
@@ -819,6 +859,14 @@ class _Turn:
                 self.history.append(
                     Recorded(self.at, f"{record.name}.unroutable", record.name, {"queue": flight.queue})
                 )
+                return
+        self.ignored = "no longer in flight"
+
+    def take_confirmation(self, its_id: str) -> None:
+        """The broker has a compensation that nobody answers: there is no more to wait for (rule 11)."""
+        for record, flight in self._flights():
+            if flight.message_id == its_id and record.phase is Phase.COMPENSATING:
+                self._compensated(record.name, because="sent, not acknowledged")
                 return
         self.ignored = "no longer in flight"
 
@@ -851,6 +899,8 @@ class _Turn:
             self._refuse("the saga is being undone already")
             return
         current = self._current()
+        if current is not None and self._cannot_be_taken_back(current):
+            return
         if current is not None and self.saga.index(current.name) >= self.saga.pivot:
             if not self._is_pivot(current.name) or current.phase is Phase.ANSWERED:
                 self._refuse("the saga is past its pivot: it can only go forward")
@@ -881,6 +931,26 @@ class _Turn:
         else:
             self._turn_back(outcome)
 
+    def _cannot_be_taken_back(self, current: StepRecord) -> bool:
+        """Refuse to cancel while nobody knows whether a step without an inbox happened (rule 11)."""
+        step = self._step(current.name)
+        if not _without_inbox(step) or current.phase is not Phase.RUNNING or self._after_pivot(current.name):
+            return False
+        if current.parked:
+            after = "" if self._is_pivot(current.name) else ", then cancel what comes after it"
+            self._refuse(
+                f"nobody knows whether {current.name} happened: withdraw it if it did not, and the saga "
+                f"turns back; complete it if it did{after}"
+            )
+        else:
+            self._refuse(
+                f"{current.name} was sent to {_service(self._command_step(current.name))}, which keeps no "
+                f"inbox, so it cannot be taken back: wait for its answer, or for its timeout"
+                f"{f' at {current.deadline:%H:%M:%S} UTC' if current.deadline else ''}; "
+                "then say whether it happened"
+            )
+        return True
+
     def _current(self) -> StepRecord | None:
         """The step at which a saga that goes forward stands."""
         for record in self.records.values():
@@ -893,7 +963,14 @@ class _Turn:
         if record is None:
             return
         step = self._step(record.name)
-        if record.phase in (Phase.SETTLING, Phase.HANDING_OVER) and not act.force:
+        if _without_inbox(step) and record.phase is Phase.RUNNING:
+            self._say_what_happened(act, record, self._command_step(record.name))
+        elif act.act is Act.WITHDRAW:
+            self._refuse(
+                f"{record.name} is {record.phase.value}: only a step whose participant keeps no inbox, and "
+                "which was not answered in time, is withdrawn"
+            )
+        elif record.phase in (Phase.SETTLING, Phase.HANDING_OVER) and not act.force:
             if act.act is Act.RETRY and record.flight is None:
                 self._obeyed(act, "asking the participant again", record.name)
                 handing = record.phase is Phase.HANDING_OVER
@@ -918,6 +995,34 @@ class _Turn:
             self._refuse(f"{record.name} is not past the pivot: cancel the saga, or let it go on")
         else:
             self._take_over_step(act, record, step)
+
+    def _say_what_happened(self, act: OperatorActed, record: StepRecord, step: CommandStep[Any]) -> None:
+        """A person's word on a step without an inbox that was not answered. Nobody else can be asked."""
+        name, after = record.name, self._after_pivot(record.name)
+        if not record.parked:
+            self._refuse(f"{name} is in flight: wait for its answer, or for its timeout")
+        elif act.act is Act.COMPLETE:
+            if self._fitting_reply(act, record, step):
+                self._obeyed(act, f"{name}: it happened", name)
+                self._succeeded(name, act.reply, by=Intent(act.act.value, act.by, act.reason))
+        elif act.act is Act.WITHDRAW and after:
+            self._refuse(f"{name} is past the pivot, where nothing turns back: retry or skip it")
+        elif act.act is Act.WITHDRAW:
+            told = f"{step.command.contract.task}: no answer in {step.timeout.total_seconds():g} s"
+            self._obeyed(act, f"{name}: it did not happen", name)
+            self._put(name, **_LANDED)
+            self._phase(name, Phase.WITHDRAWN, "failed", by=act.by, reason=act.reason, by_hand=True)
+            self._turn_back(Outcome(OutcomeKind.EXPIRED, "NoAnswer", told, name))
+        elif not after:
+            self._refuse(
+                f"{name} is not past the pivot: complete it if it happened, withdraw it if it did not"
+            )
+        elif act.act is Act.RETRY:
+            self._retry(act, record, step)
+        else:
+            self._obeyed(act, f"{name}: done by hand", name)
+            self._put(name, **_LANDED)
+            self._closed_for(name, Intent(act.act.value, act.by, act.reason))
 
     def _target(self, act: OperatorActed) -> StepRecord | None:
         if act.step is not None:
@@ -947,7 +1052,7 @@ class _Turn:
 
     def _retry(self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]) -> None:
         match record.phase:
-            case Phase.REFUSED:
+            case Phase.REFUSED if not _without_inbox(step):
                 self._refuse(
                     f"{record.name} was refused, and its participant will say so again: complete or skip it"
                 )
@@ -961,8 +1066,8 @@ class _Turn:
                 self._obeyed(act, f"compensation, try {record.tries + 1}", record.name)
                 self._put(record.name, parked=None, deadline=None)
                 self._undo(step)
-            case Phase.RUNNING | Phase.PAUSING | Phase.BLOCKED:
-                self._obeyed(act, f"attempt {record.attempts + 1}", record.name)
+            case Phase.RUNNING | Phase.PAUSING | Phase.BLOCKED | Phase.REFUSED:
+                self._obeyed(act, f"try {record.attempts + 1}", record.name)
                 self._put(record.name, parked=None, deadline=None)
                 self._begin(step)
             case _:
@@ -972,18 +1077,16 @@ class _Turn:
         self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]
     ) -> None:
         """Skip or complete a step after the pivot by hand, once its participant can no longer do it."""
-        if isinstance(step, CommandStep) and act.act is Act.COMPLETE and record.phase is not Phase.ANSWERED:
-            try:
-                _reply(step.command, act.reply)
-            except ValidationError as error:
-                self._refuse(
-                    f"completing {record.name} needs the reply that it would have had, a "
-                    f"{step.command.reply_type().__name__}: {_first_error(error)}"
-                )
-                return
-        intent = Intent(act.act.value, act.by, act.reason, dict(act.reply) if act.reply is not None else None)
+        if (
+            isinstance(step, CommandStep)
+            and act.act is Act.COMPLETE
+            and record.phase is not Phase.ANSWERED
+            and not self._fitting_reply(act, record, step)
+        ):
+            return
+        intent = Intent(act.act.value, act.by, act.reason, act.reply)
         closed = record.first_sent_at is None or record.phase in (Phase.REFUSED, Phase.ANSWERED)
-        if isinstance(step, CommandStep) and not closed and not act.force:
+        if isinstance(step, CommandStep) and step.has_inbox and not closed and not act.force:
             self._obeyed(act, f"asking {_service(step)} first how {record.name} stands", record.name)
             self._settle(record.name, intent=intent)
             return
@@ -997,11 +1100,23 @@ class _Turn:
         else:
             self._closed_for(record.name, intent)
 
+    def _fitting_reply(self, act: OperatorActed, record: StepRecord, step: CommandStep[Any]) -> bool:
+        """Whether the operator gave a reply that the command could have had; if not, it is refused."""
+        try:
+            _reply(step.command, act.reply)
+        except ValidationError as error:
+            self._refuse(
+                f"completing {record.name} needs the reply that it would have had, a "
+                f"{step.command.reply_type().__name__}: {_first_error(error)}"
+            )
+            return False
+        return True
+
     def _take_over_undo(
         self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]
     ) -> None:
         """Skip or complete a compensation by hand, once its participant can no longer undo it as well."""
-        if isinstance(step, LocalStep) or act.force or record.phase is Phase.HANDED_OVER:
+        if not _has_inbox(step) or act.force or record.phase is Phase.HANDED_OVER:
             self._obeyed(act, f"{record.name}: done by hand", record.name)
             if act.act is Act.COMPLETE:
                 self._compensated(
@@ -1014,6 +1129,7 @@ class _Turn:
             )
             self._compensate_next()
             return
+        assert isinstance(step, CommandStep)
         self._obeyed(act, f"asking {_service(step)} first whether there is something to undo", record.name)
         self._settle(record.name, intent=Intent(act.act.value, act.by, act.reason), hand_over=True)
 
@@ -1027,6 +1143,16 @@ _LANDED: Final[dict[str, Any]] = {
     "intent": None,
     "turning": None,
 }
+
+
+def _has_inbox(step: LocalStep[Any] | CommandStep[Any]) -> bool:
+    """Whether there is a participant that can be asked how the step stands."""
+    return isinstance(step, CommandStep) and step.has_inbox
+
+
+def _without_inbox(step: LocalStep[Any] | CommandStep[Any]) -> bool:
+    """Whether a participant does the step that is at most once (rule 11)."""
+    return isinstance(step, CommandStep) and not step.has_inbox
 
 
 def _service(step: CommandStep[Any]) -> str:
@@ -1045,7 +1171,7 @@ def error_payload(error: BaseException) -> dict[str, str]:
     return {"type": type(error).__name__, "message": message, "module": type(error).__module__}
 
 
-def storable(value: dict[str, Any]) -> dict[str, Any]:
+def storable(value: J) -> J:
     """The value, if it is JSON that every database keeps.
 
     Raises:
@@ -1078,6 +1204,8 @@ def _built(
 
 
 def _reply(command: type[Command[Any]], payload: Any) -> Any:
+    if command.answers_anything:
+        return payload
     wanted = command.reply_type()
     return wanted.model_validate(payload) if issubclass(wanted, BaseModel) else None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import SagaInstance
+from sagas_framework.messages import WireProtocol
 
 
 class Result(StrEnum):
@@ -77,7 +78,16 @@ class LocalRan:
 
 @dataclass(frozen=True, slots=True)
 class Unroutable:
-    """The broker had no queue for a command. It stays in flight and is sent again."""
+    """The broker had no queue for a command. It stays in flight, and is sent again if it may be."""
+
+    saga_id: str
+    at: datetime
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The broker has a message that nobody will answer (`Outgoing.unanswered`)."""
 
     saga_id: str
     at: datetime
@@ -90,6 +100,7 @@ class Act(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     COMPLETE = "complete"
+    WITHDRAW = "withdraw"  # of a step without an inbox, whose outcome is unknown: it did not happen
     CANCEL = "cancel"
 
 
@@ -101,7 +112,7 @@ class OperatorActed:
         revision: of the instance on which it was decided; another one is refused (rule 17). None from
             code that acts on whatever it finds.
         step: which; None for the only one it can be.
-        reply: for `COMPLETE`, what the participant would have answered.
+        reply: for `COMPLETE`, what the participant would have answered; of a plain task any JSON value.
         force: do not ask the participant, who is gone; said so in the history.
     """
 
@@ -112,11 +123,11 @@ class OperatorActed:
     reason: str
     revision: int | None = None
     step: str | None = None
-    reply: Mapping[str, Any] | None = None
+    reply: Any = None
     force: bool = False
 
 
-Event = Started | ReplyReceived | TimerFired | LocalRan | Unroutable | OperatorActed
+Event = Started | ReplyReceived | TimerFired | LocalRan | Unroutable | Confirmed | OperatorActed
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,8 @@ class Outgoing:
         known: whether the saga saw the step succeed; said by compensations, and when they are handed over.
         hand_over: of a settle: an operator does the undoing.
         again: whether it was sent before.
+        protocol: how it is to be written.
+        unanswered: nobody answers it, so the broker's confirmation is told to the core (`Confirmed`).
     """
 
     saga_id: str
@@ -142,6 +155,8 @@ class Outgoing:
     known: bool = False
     hand_over: bool = False
     again: bool = False
+    protocol: WireProtocol = WireProtocol.INBOX
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,8 @@ class Flight:
 
     Args:
         sent_at: when it was last decided to send it.
-        check_at: when to look next whether it was lost.
+        since: when it was first decided to.
+        check_at: when to look next whether it was lost; None for what is never sent again.
         resends: how often it was sent again.
         pauses: looks since the last sending that found it only waiting its turn.
     """
@@ -92,7 +93,8 @@ class Flight:
     task: str
     queue: str
     sent_at: datetime
-    check_at: datetime
+    since: datetime
+    check_at: datetime | None
     resends: int = 0
     pauses: int = 0
     payload: dict[str, Any] | None = None
@@ -106,7 +108,7 @@ class Intent:
     act: str
     by: str
     reason: str
-    reply: dict[str, Any] | None = None
+    reply: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,31 @@ class StepRecord:
         return min(times, default=None)
 
 
+class Cause(StrEnum):
+    """What would move a saga."""
+
+    START = "start"  # an orchestrator that takes it up
+    ANSWER = "answer"  # the reply of a participant
+    PAUSE = "pause"  # the next try, after one that failed
+    PERSON = "person"  # an operator: it is parked
+    TURN = "turn"  # an orchestrator's next look at it
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What an open saga waits for, so that sagas can be counted and grouped by it.
+
+    Args:
+        what: the task whose answer it is (``accounting_service.authorize_card``), the step that is
+            parked or pauses; empty when there is neither.
+        since: when it began to wait for just this.
+    """
+
+    cause: Cause
+    what: str
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class SagaInstance:
     """One run of a saga.
@@ -159,6 +186,7 @@ class SagaInstance:
         revision: grows with every change that matters to a decision; sending again does not.
         started: whether the first decision was taken.
         due_at: when the timekeeper must look at it; None when it has ended or only waits.
+        waiting: for what; None when it has ended.
     """
 
     id: str
@@ -176,6 +204,7 @@ class SagaInstance:
     started: bool = False
     ended_at: datetime | None = None
     due_at: datetime | None = None
+    waiting: Waiting | None = None
 
     def in_flight(self) -> Iterator[tuple[StepRecord, Flight]]:
         """Every command that was sent and not answered, with its step."""
@@ -186,7 +215,7 @@ class SagaInstance:
 
 # ---- the row's JSON -------------------------------------------------------------------------------
 
-_TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "check_at"})
+_TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "since", "check_at"})
 _RECORD_DEFAULTS = StepRecord("")
 _RECORD_FIELDS = tuple(f.name for f in fields(StepRecord))
 _FLIGHT_FIELDS = tuple(f.name for f in fields(Flight))
@@ -247,3 +276,26 @@ def with_due(instance: SagaInstance) -> SagaInstance:
         return replace(instance, due_at=None)
     times = [due for record in instance.steps.values() if (due := record.due_at)]
     return replace(instance, due_at=min(times, default=None))
+
+
+def with_waiting(instance: SagaInstance, at: datetime) -> SagaInstance:
+    """The instance with what it waits for from now on; the most pressing, if it is more than one thing."""
+    if instance.status.ended:
+        return replace(instance, waiting=None)
+    cause, what = _cause(instance)
+    before = instance.waiting
+    if before is not None and (before.cause, before.what) == (cause, what):
+        return instance
+    return replace(instance, waiting=Waiting(cause, what, at))
+
+
+def _cause(instance: SagaInstance) -> tuple[Cause, str]:
+    for record in instance.steps.values():
+        if record.parked:
+            return Cause.PERSON, record.name
+    for _, flight in instance.in_flight():
+        return Cause.ANSWER, flight.task
+    for record in instance.steps.values():
+        if record.resume_at is not None:
+            return Cause.PAUSE, record.name
+    return (Cause.TURN if instance.started else Cause.START), ""

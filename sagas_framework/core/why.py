@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
-from typing import Final
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sagas_framework.core.events import Act
-from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import (
+    Cause,
     Flight,
     Outcome,
     OutcomeKind,
@@ -17,19 +18,74 @@ from sagas_framework.core.instance import (
     Status,
     StepRecord,
 )
-from sagas_framework.saga import SagaDefinition
+from sagas_framework.saga import CommandStep, SagaDefinition
 
 OVERDUE_AFTER: Final = timedelta(seconds=30)
 """What is due for longer than this has not been looked at: the timekeeper lags, or there is none."""
+SEEN_WITHIN: Final = timedelta(seconds=60)
+"""What was seen of a queue longer ago says nothing about now."""
+MOST: Final = 10_000
+"""Who waits for the same is counted up to here."""
 _LONGEST: Final = 200  # characters quoted of what somebody else's code said
 
 
-def why(instance: SagaInstance, now: datetime, saga: SagaDefinition | None = None) -> str:
-    """Where the saga stands, what it waits for and what comes next, derived from its row alone.
+@dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """A queue as an orchestrator last saw it on the broker.
+
+    Args:
+        messages: how many waited.
+        consumers: how many workers took from it; None where the broker does not say.
+        unattended_since: since when none has; None if one did.
+    """
+
+    queue: str
+    seen_at: datetime
+    messages: int
+    consumers: int | None = None
+    unattended_since: datetime | None = None
+
+    def after(self, before: QueueSeen | None) -> QueueSeen:
+        """This look, with since when the queue is unattended: for as long as each look found it so.
+
+        A look long ago says nothing about the time since.
+        """
+        if self.consumers != 0:
+            return replace(self, unattended_since=None)
+        if before is None or before.unattended_since is None or not before.is_fresh(self.seen_at):
+            return replace(self, unattended_since=self.seen_at)
+        return replace(self, unattended_since=before.unattended_since)
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether it tells of now."""
+        return now - self.seen_at <= SEEN_WITHIN
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "name": self.queue,
+            "messages": self.messages,
+            "consumers": self.consumers,
+            "unattended_since": self.unattended_since and self.unattended_since.isoformat(),
+            "seen_at": self.seen_at.isoformat(),
+        }
+
+
+def why(
+    instance: SagaInstance,
+    now: datetime,
+    saga: SagaDefinition | None = None,
+    *,
+    queue: QueueSeen | None = None,
+    same: int = 0,
+) -> str:
+    """Where the saga stands, what it waits for and what comes next.
 
     Args:
         saga: its declaration, if it is at hand: with it the sentence can say what happens to a step
             that is not answered in time, which depends on the pivot.
+        queue: the queue of the command that it waits for, as it was last seen on the broker.
+        same: how many other sagas wait for the same.
     """
     if instance.status.ended:
         return _ended(instance)
@@ -40,6 +96,7 @@ def why(instance: SagaInstance, now: datetime, saga: SagaDefinition | None = Non
     moving = [record for record in instance.steps.values() if not record.parked]
     sentences = [_parked(record, now) for record in parked]
     sentences += [told for record in moving for told in _moving(record, instance, now, saga)]
+    sentences += _around(instance, now, queue, same)
     if instance.outcome is not None:
         sentences.append(f"It turned back because {because(instance.outcome)}.")
     if instance.due_at is not None and _lags(instance, now):
@@ -89,7 +146,50 @@ def times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
+def queue_of(instance: SagaInstance) -> str | None:
+    """The queue of the command whose answer the instance waits for, also when it is parked meanwhile."""
+    if instance.waiting is None:
+        return None
+    what = instance.waiting.what
+    return next((f.queue for record, f in instance.in_flight() if what in (f.task, record.name)), None)
+
+
+def count(number: int, one: str, many: str) -> str:
+    """``1 saga``, ``1,204 sagas``, ``10,000+ sagas`` for what was counted up to `MOST`."""
+    if number > MOST:
+        return f"{MOST:,}+ {many}"
+    return f"1 {one}" if number == 1 else f"{number:,} {many}"
+
+
+def clock_time(moment: datetime, now: datetime) -> str:
+    """``09:12`` of today, else ``2026-03-16 09:12``; UTC."""
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def of_queue(seen: QueueSeen, now: datetime) -> Iterator[str]:
+    """What is to be told of a queue that was looked at a short time ago: who is missing, what waits."""
+    if seen.unattended_since is not None:
+        yield f"No worker takes from {seen.queue} since {clock_time(seen.unattended_since, now)}."
+    if seen.messages:
+        told = "1 message waits" if seen.messages == 1 else f"{seen.messages:,} messages wait"
+        yield f"{told} in {seen.queue}."
+
+
 # ---- the parts of the sentence ----------------------------------------------------------------------
+
+
+def _around(instance: SagaInstance, now: datetime, queue: QueueSeen | None, same: int) -> Iterator[str]:
+    """What the broker and the other sagas say of the wait."""
+    if queue is not None and queue.is_fresh(now):
+        yield from of_queue(queue, now)
+    if same and instance.waiting is not None:
+        others = count(same, "more saga", "more sagas")
+        verb = "is" if same == 1 else "are"
+        if instance.waiting.cause is Cause.PERSON:
+            yield f"{others} {verb} parked at the same step."
+        else:
+            yield f"{others} {'waits' if same == 1 else 'wait'} for the same."
 
 
 def _ended(instance: SagaInstance) -> str:
@@ -118,7 +218,7 @@ def _moving(
     flight = record.flight
     match record.phase:
         case Phase.RUNNING if flight is not None:
-            yield f"{_waiting(record, flight, now)}{_fate(record, now, saga)}."
+            yield f"{_waiting(flight, now)}{_fate(record, now, saga)}."
             if flight.attempt > 1 and record.error:
                 yield f"Try {flight.attempt - 1} failed ({quoted(record.error)})."
         case Phase.PAUSING:
@@ -127,7 +227,7 @@ def _moving(
                 f"try {record.attempts + 1} is {_coming(record.resume_at, now)}."
             )
         case Phase.COMPENSATING if flight is not None:
-            told = _waiting(record, flight, now)
+            told = _waiting(flight, now)
             yield f"Undoing {record.name}: {told[0].lower()}{told[1:]}{_fate(record, now, saga)}."
         case Phase.UNDO_PAUSING:
             yield (
@@ -135,24 +235,16 @@ def _moving(
                 f"try {record.tries + 1} is {_coming(record.resume_at, now)}."
             )
         case Phase.SETTLING | Phase.HANDING_OVER if flight is not None:
-            yield f"{_waiting(record, flight, now)}{_fate(record, now, saga)}."
+            yield f"{_waiting(flight, now)}{_fate(record, now, saga)}."
             yield _settling(record)
 
 
-def _waiting(record: StepRecord, flight: Flight, now: datetime) -> str:
-    """Since when, for whom, and how often it was sent; the row keeps only the last of the moments."""
-    since = None
-    if flight.kind is Kind.DO and flight.attempt == 1:
-        since = record.first_sent_at
-    elif not flight.resends:
-        since = flight.sent_at
+def _waiting(flight: Flight, now: datetime) -> str:
+    """Since when, for whom, and how often it was sent."""
     tries = [f"try {flight.attempt}"]
     if flight.resends:
-        tries.append(f"sent again {times(flight.resends)}")
-    if since is None:
-        tries.append(f"last {in_words(now - flight.sent_at)} ago")
-        return f"Waiting for {flight.task} ({', '.join(tries)})"
-    return f"Waiting {in_words(now - since)} for {flight.task} ({', '.join(tries)})"
+        tries.append(f"sent again {times(flight.resends)}, last {in_words(now - flight.sent_at)} ago")
+    return f"Waiting {in_words(now - flight.since)} for {flight.task} ({', '.join(tries)})"
 
 
 def _fate(record: StepRecord, now: datetime, saga: SagaDefinition | None) -> str:
@@ -168,7 +260,14 @@ def _fate(record: StepRecord, now: datetime, saga: SagaDefinition | None) -> str
         then = "turns back" if index < saga.pivot else "counts as late"
         if index == saga.pivot:
             then = "its participant is asked how it stands"
+    if saga is not None and _without_inbox(record, saga):
+        then = "its outcome is unknown and needs a person"
     return f"; {then} {_coming(record.deadline, now, 'any moment now')}"
+
+
+def _without_inbox(record: StepRecord, saga: SagaDefinition) -> bool:
+    step = saga.steps[saga.index(record.name)]
+    return isinstance(step, CommandStep) and not step.has_inbox
 
 
 def _settling(record: StepRecord) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, NullPool
 
 from sagas_framework.storage.engine import make_engine, masked
 from sagas_framework.storage.migrate import check_schema, upgrade
+
+_SOON: Final = {"connect_timeout": 3, "tcp_user_timeout": 3_000}  # seconds; milliseconds
 
 
 class Database:
@@ -17,17 +20,33 @@ class Database:
     Args:
         service: names the table that remembers the service's own migrations.
         migrations: folder of the service's own Alembic scripts, if it has any.
+        options: of its engine; see `make_engine`.
     """
 
-    def __init__(self, service: str, url: str, migrations: Path | None = None) -> None:
+    def __init__(self, service: str, url: str, migrations: Path | None = None, **options: Any) -> None:
         self.service = service
         self.url = url
         self.migrations = migrations
+        self._options = options
 
     @cached_property
     def engine(self) -> Engine:
         """Raises ConfigurationError: the address cannot be read."""
-        return make_engine(self.url)
+        return make_engine(self.url, **self._options)
+
+    @cached_property
+    def impatient(self) -> Database:
+        """The same database, for whoever must answer soon.
+
+        A PostgreSQL that does not answer is given up after 3 s, and connections are not kept, so that
+        none is waited for and none is found dead. SQLite is a file, and the same object.
+
+        Raises:
+            ConfigurationError: the address cannot be read.
+        """
+        if self.engine.dialect.name != "postgresql" or self.engine.driver != "psycopg":
+            return self
+        return Database(self.service, self.url, self.migrations, poolclass=NullPool, connect_args=_SOON)
 
     def upgrade(self) -> list[str]:
         """Bring both schemas to this release; the migrations that ran."""

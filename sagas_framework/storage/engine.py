@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -34,15 +34,25 @@ _SQLITE_UNAVAILABLE: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
 _READS: Final = "sagas_reads_only"
 # A refused password, role or database: waiting will not help.
 _REFUSED: Final = frozenset({"28000", "28P01", "3D000"})
+# A host that vanished says nothing. By itself the system notices after 15 minutes, if something was sent
+# to it, and after two hours if we only wait. Linux alone has the last one.
+_PATIENCE: Final = {
+    "connect_timeout": 10,  # seconds, for each address of the host
+    "keepalives_idle": 15,  # seconds
+    "keepalives_interval": 5,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds; as long as the three above
+}
+_LIBPQ: Final = frozenset({"psycopg", "psycopg2"})
 
 
 def make_engine(url: str, **options: Any) -> Engine:
     """An engine for a service's database.
 
-    PostgreSQL: connections are tried before use and made anew when dead. SQLite: WAL, so that
-    readers never wait; every transaction begins as a writer, so that none fails half-way on a lock;
-    a writer waits 15 s for another (or the seconds of ``?timeout=`` in the address). An engine that
-    went through a fork opens connections of its own.
+    PostgreSQL: connections are tried before use and made anew when dead; a server that does not answer
+    is given up (see `patience`). SQLite: WAL, so that readers never wait; every transaction begins as a
+    writer, so that none fails half-way on a lock; a writer waits 15 s for another (or the seconds of
+    ``?timeout=`` in the address). An engine that went through a fork opens connections of its own.
 
     Raises:
         ConfigurationError: the address cannot be read; the message masks the password.
@@ -58,6 +68,7 @@ def make_engine(url: str, **options: Any) -> Engine:
             engine = create_engine(address, **options)
             _harden_sqlite(engine, timeout_given="timeout" in address.query)
         else:
+            options["connect_args"] = patience(address) | options.get("connect_args", {})
             engine = create_engine(address, **{"pool_pre_ping": True, "pool_recycle": 1800, **options})
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise ConfigurationError(
@@ -67,6 +78,21 @@ def make_engine(url: str, **options: Any) -> Engine:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
     return engine
+
+
+def patience(address: URL) -> dict[str, Any]:
+    """For how long a PostgreSQL that does not answer is waited for, as arguments of the driver's connect.
+
+    Connecting gives up after 10 s, a connection whose other end has vanished after 30 s. What the
+    address says in its query (``?connect_timeout=3&tcp_user_timeout=5000``) is left out here, and so is
+    the time for connecting if ``PGCONNECT_TIMEOUT`` names one. Nothing for drivers not built on libpq.
+    """
+    if address.get_backend_name() != "postgresql" or address.get_driver_name() not in _LIBPQ:
+        return {}
+    given = set(address.query)
+    if os.environ.get("PGCONNECT_TIMEOUT"):
+        given.add("connect_timeout")
+    return {name: value for name, value in _PATIENCE.items() if name not in given}
 
 
 def _harden_sqlite(engine: Engine, *, timeout_given: bool) -> None:

@@ -9,7 +9,7 @@ import copy
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.inbox import InboxRow
 from sagas_framework.core.instance import SagaInstance
-from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, LostRace, Quarantined
+from sagas_framework.core.why import QueueSeen
+from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, LostRace, Quarantined, SendAgain
 
 
 class MemorySession:
@@ -37,12 +38,15 @@ class MemoryDatabase:
     acts: dict[int, ActRow] = field(default_factory=dict)
     inbox: dict[str, tuple[InboxRow, datetime]] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    last_aside: int = 0
     beats: dict[tuple[str, str], Beat] = field(default_factory=dict)
+    queues: dict[str, QueueSeen] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # One transaction at a time: coarser than row locks, and never more permissive.
         self.lock = threading.RLock()
+        self.last_aside = max([self.last_aside, *(message.id for message in self.quarantined)])
 
     def copy(self) -> MemoryDatabase:
         return MemoryDatabase(
@@ -51,23 +55,36 @@ class MemoryDatabase:
             dict(self.acts),
             dict(self.inbox),
             list(self.quarantined),
+            self.last_aside,
             dict(self.beats),
+            dict(self.queues),
             copy.deepcopy(self.rows),
         )
 
     def become(self, other: MemoryDatabase) -> None:
-        for name in ("instances", "history", "acts", "inbox", "quarantined", "beats", "rows"):
-            setattr(self, name, getattr(other, name))
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
 
     def set_aside(self, message: Quarantined) -> None:
-        last = max((known.id for known in self.quarantined), default=0)
-        self.quarantined.append(replace(message.storable(), id=last + 1))
+        self.last_aside += 1  # a number is never given again
+        self.quarantined.append(replace(message.storable(), id=self.last_aside))
 
-    def take_replays(self, limit: int) -> list[Quarantined]:
+    def replay(self, send: SendAgain, limit: int) -> None:
         with self.lock:
-            taken = [message for message in self.quarantined if message.replay is not None][:limit]
-            self.quarantined = [message for message in self.quarantined if message not in taken]
-            return taken
+            messages = [message for message in self.quarantined if message.replay is not None][:limit]
+        if not messages:
+            return
+        troubles = dict(zip((message.id for message in messages), send(messages), strict=True))
+        asked = {message.id: message.replay for message in messages}
+        with self.lock:
+            kept = []
+            for message in self.quarantined:
+                if message.id not in troubles:
+                    kept.append(message)
+                elif (trouble := troubles[message.id]) is not None:  # unless asked anew meanwhile
+                    same = message.replay == asked[message.id]
+                    kept.append(message.not_sent(trouble) if same else message)
+            self.quarantined = kept
 
     def add_act(self, act: ActRow) -> ActRow:
         """Store an operator's act under the next number."""
@@ -146,11 +163,18 @@ class MemoryStore:
         with self.database.lock:
             self.database.set_aside(message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        return self.database.take_replays(limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        self.database.replay(send, limit)
 
     def beat(self, beat: Beat) -> None:
         self.database.beats[beat.worker, beat.role] = beat
+
+    def note_queues(self, seen: Sequence[QueueSeen]) -> None:
+        with self.database.lock:
+            for queue in seen:
+                before = self.database.queues.get(queue.queue)
+                if before is None or before.seen_at <= queue.seen_at:
+                    self.database.queues[queue.queue] = queue.after(before)
 
 
 class MemoryInboxTurn:
@@ -216,8 +240,8 @@ class MemoryInbox:
         with self.database.lock:
             self.database.set_aside(message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        return self.database.take_replays(limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        self.database.replay(send, limit)
 
     def beat(self, beat: Beat) -> None:
         self.database.beats[beat.worker, beat.role] = beat

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.inbox import InboxRow
-from sagas_framework.core.instance import SagaInstance, Status
+from sagas_framework.core.instance import Cause, OutcomeKind, SagaInstance, Status
+from sagas_framework.core.why import QueueSeen
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -89,6 +90,20 @@ class Quarantined:
             path=_text(self.path)[:255],
             saga_id=None if self.saga_id is None else _text(self.saga_id)[:64],
         )
+
+    def not_sent(self, trouble: str) -> Quarantined:
+        """The message after a replay that failed: it says why, and nobody asks for one any more.
+
+        A note about an earlier replay gives way to this one.
+        """
+        reason = self.reason.partition(_NOT_SENT)[0]
+        return replace(self, reason=f"{reason}{_NOT_SENT}{_text(trouble)})", replay=None)
+
+
+_NOT_SENT: Final = " (not sent again: "
+
+SendAgain = Callable[[Sequence[Quarantined]], Sequence[str | None]]
+"""Sends messages to their queues again; for each, in order, why it was not sent, or None if it was."""
 
 
 def _text(value: object) -> str:
@@ -169,11 +184,22 @@ class Store(Protocol):
     def quarantine(self, message: Quarantined) -> None:
         """Set a message aside."""
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        """Messages that somebody wants sent again to their queues; they leave the quarantine."""
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        """Send messages again that somebody wants sent again, oldest first, at most `limit`.
+
+        A message leaves the quarantine after it was sent. One that was not stays, under its number and
+        with the reason, until somebody asks anew. If `send` raises, or the process dies meanwhile, all
+        stay asked for. So one may be sent twice, as it may by two workers at once; none is lost.
+        """
 
     def beat(self, beat: Beat) -> None:
         """Note the turn of a loop."""
+
+    def note_queues(self, seen: Sequence[QueueSeen]) -> None:
+        """Note what the queues were found like; since when one is unattended is worked out here.
+
+        A look that is older than the one noted changes nothing.
+        """
 
 
 class StoreUnavailable(Exception):
@@ -185,14 +211,55 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which instances to list; None means any. `older_than`: created before."""
+    """Which instances to list; None means any.
+
+    Args:
+        older_than: created before; to the millisecond.
+        waits_for: the task or the step that they wait for.
+        after: the `Page.next` of the page before.
+        parked_first: those that need a person come before the others.
+        limit: at least 1.
+
+    Open ones alone come with the oldest first, all others with the newest.
+    """
 
     saga: str | None = None
     status: Status | None = None
+    outcome: OutcomeKind | None = None
     key: str | None = None
     older_than: datetime | None = None
+    waits_for: str | None = None
     open_only: bool = False
+    parked_first: bool = True
+    after: str | None = None
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Instances that fit a filter. `next`: where the following page begins; None if this is the last."""
+
+    instances: Sequence[SagaInstance]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Instances that wait for the same thing.
+
+    Args:
+        what: see `Waiting.what`.
+        since: when the first of them began to wait.
+        example: id of one of them.
+    """
+
+    saga: str
+    version: int
+    cause: Cause
+    what: str
+    count: int
+    since: datetime
+    example: str
 
 
 # ---- a participant's inbox ------------------------------------------------------------------------
@@ -248,8 +315,8 @@ class Inbox(Protocol):
     def quarantine(self, message: Quarantined) -> None:
         """Set a message aside."""
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        """Messages that somebody wants sent again to their queue; they leave the quarantine."""
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        """Send messages again that somebody wants sent again; see `Store.replay`."""
 
     def beat(self, beat: Beat) -> None:
         """Note the turn of a loop."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.storage.engine import masked
-from sagas_framework.storage.ports import Beat, LostRace, Quarantined, StoreUnavailable
+from sagas_framework.storage.ports import Beat, LostRace, Quarantined, SendAgain, StoreUnavailable
 from sagas_framework.storage.sql import FORGOTTEN, YOUNG
 
 if TYPE_CHECKING:
@@ -172,22 +172,32 @@ class RedisInbox:
             number = int(self._redis.incr(f"{self._quarantine}:last"))
             self._redis.hset(self._quarantine, str(number), json.dumps(_aside_values(message.storable())))
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        taken: list[Quarantined] = []
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        with _translated():
+            numbers: Any = self._redis.zrange(self._replays, 0, limit - 1)
+            found: Any = self._redis.hmget(self._quarantine, numbers) if numbers else []
+        asked = {n: _quarantined(n, value) for n, value in zip(numbers, found, strict=True) if value}
+        sent = send(list(asked.values())) if asked else []
+        troubles = dict(zip(asked, sent, strict=True))
 
-        def take(pipe: Pipeline) -> None:
-            numbers: Any = pipe.zrange(self._replays, 0, limit - 1)
-            found: Any = pipe.hmget(self._quarantine, numbers) if numbers else []
-            taken[:] = [_quarantined(n, value) for n, value in zip(numbers, found, strict=True) if value]
+        def end(pipe: Pipeline) -> None:
+            now: Any = pipe.hmget(self._quarantine, numbers)
             pipe.multi()
-            if numbers:
-                pipe.zrem(self._replays, *numbers)
-                pipe.hdel(self._quarantine, *numbers)
+            for number, value in zip(numbers, now, strict=True):
+                trouble = troubles.get(number)
+                if value is None or trouble is None:  # dropped by somebody, or sent
+                    pipe.hdel(self._quarantine, number)
+                else:
+                    message = _quarantined(number, value)
+                    if message.replay != asked[number].replay:
+                        continue  # somebody has asked anew meanwhile
+                    noted = message.not_sent(trouble)
+                    pipe.hset(self._quarantine, number, json.dumps(_aside_values(noted)))
+                pipe.zrem(self._replays, number)
 
         with _translated():
-            while not self._done(take, self._replays, self._quarantine):
+            while numbers and not self._done(end, self._quarantine):
                 pass
-        return taken
 
     def read_quarantine(self, limit: int = 100, message_id: int | None = None) -> list[Quarantined]:
         """Messages set aside, newest first."""

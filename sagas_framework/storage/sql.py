@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Table,
     and_,
     bindparam,
     delete,
@@ -27,18 +27,27 @@ from sqlalchemy.orm import Session
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.instance import (
+    Cause,
     Outcome,
     SagaInstance,
     Status,
+    Waiting,
     steps_from_json,
     steps_to_json,
 )
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import guarded_session, reading, translated
-from sagas_framework.storage.ports import ActRow, Beat, Filter, HistoryLine, Quarantined
+from sagas_framework.storage.ports import (
+    ActRow,
+    Beat,
+    Quarantined,
+    SendAgain,
+)
 from sagas_framework.storage.tables import (
     saga_history,
     saga_instance,
     saga_quarantine,
+    saga_queue,
     saga_signal,
     saga_worker,
 )
@@ -48,6 +57,7 @@ DUE_CHANNEL = "saga_due"
 
 YOUNG: Final = timedelta(seconds=10)
 FORGOTTEN: Final = timedelta(days=7)
+_OPEN: Final = [status.value for status in Status if not status.ended]
 
 _UPDATE = (
     update(saga_instance)
@@ -55,10 +65,11 @@ _UPDATE = (
     .values(
         {
             name: bindparam(f"b_{name}")
-            for name in ("status", "outcome", "state", "steps", "revision", "started")
+            for name in ("status", "outcome", "outcome_kind", "state", "steps", "revision", "started")
         }
     )
     .values({name: bindparam(f"b_{name}") for name in ("updated_at", "ended_at", "due_at")})
+    .values({name: bindparam(f"b_{name}") for name in ("cause", "waits_for", "waits_since")})
 )
 
 
@@ -75,7 +86,7 @@ class SqlTransaction:
             .order_by(saga_instance.c.id)  # always the same order: two batches cannot wait for each other
             .with_for_update()
         )
-        return {row.id: _instance(row) for row in self._connection.execute(query)}
+        return {row.id: instance_of(row) for row in self._connection.execute(query)}
 
     def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
         query = (
@@ -85,7 +96,7 @@ class SqlTransaction:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [_instance(row) for row in self._connection.execute(query)]
+        return [instance_of(row) for row in self._connection.execute(query)]
 
     def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         if instances:
@@ -155,143 +166,53 @@ class SqlStore:
         with translated(), self.engine.begin() as connection:
             insert_quarantined(connection, message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        with translated(), self.engine.begin() as connection:
-            return take_replays(connection, limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        with translated():
+            replay_quarantined(self.engine, send, limit)
 
     def beat(self, beat: Beat) -> None:
         with translated(), self.engine.begin() as connection:
             write_beat(connection, beat)
 
-
-# ---- reading, for the front door and the CLI -------------------------------------------------------
-
-
-def read_instance(connection: Connection, saga_id: str) -> SagaInstance | None:
-    """The instance with this id."""
-    row = connection.execute(select(saga_instance).where(saga_instance.c.id == saga_id)).one_or_none()
-    return None if row is None else _instance(row)
+    def note_queues(self, seen: Sequence[QueueSeen]) -> None:
+        with translated(), self.engine.begin() as connection:
+            write_queues(connection, seen)
 
 
-def read_instances(connection: Connection, wanted: Filter) -> list[SagaInstance]:
-    """Instances that fit the filter, parked ones first, then the newest first."""
-    table = saga_instance.c
-    query = select(saga_instance).limit(wanted.limit)
-    if wanted.saga is not None:
-        query = query.where(table.saga == wanted.saga)
-    if wanted.status is not None:
-        query = query.where(table.status == wanted.status.value)
-    if wanted.key is not None:
-        query = query.where(table.key == wanted.key)
-    if wanted.older_than is not None:
-        query = query.where(table.created_at < wanted.older_than)
-    if wanted.open_only:
-        query = query.where(table.status.not_in([s.value for s in Status if s.ended]))
-    query = query.order_by((table.status != Status.PARKED.value), table.created_at.desc(), table.id)
-    return [_instance(row) for row in connection.execute(query)]
+# ---- writing, for the front door and the CLI -------------------------------------------------------
 
 
-def open_shapes(connection: Connection) -> dict[tuple[str, int, str], int]:
-    """How many instances have not ended, by saga, version and shape."""
-    table = saga_instance.c
-    query = (
-        select(table.saga, table.version, table.shape, func.count())
-        .where(table.status.not_in([s.value for s in Status if s.ended]))
-        .group_by(table.saga, table.version, table.shape)
-    )
-    return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
+def upserting(connection: Connection, table: Table) -> Any:
+    """An insert that can say what is done about a row that is there already."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
 
 
-def read_history(connection: Connection, saga_id: str, *, after_revision: int = -1) -> list[HistoryLine]:
-    """The history of one instance, oldest first."""
-    query = (
-        select(saga_history)
-        .where(saga_history.c.saga_id == saga_id, saga_history.c.revision > after_revision)
-        .order_by(saga_history.c.seq)
-    )
-    return [
-        HistoryLine(row.saga_id, row.seq, row.revision, Recorded(row.at, row.entry, row.step, row.detail))
-        for row in connection.execute(query)
-    ]
-
-
-def read_act(connection: Connection, act_id: int) -> ActRow | None:
-    """An operator's act, with its answer once there is one."""
-    row = connection.execute(select(saga_signal).where(saga_signal.c.id == act_id)).one_or_none()
-    return None if row is None else act_row(row)
-
-
-def find_instances(connection: Connection, named: str, limit: int = 10) -> list[SagaInstance]:
-    """Instances that a person may mean: by id; else by business key; else by the beginning of the id."""
-    table = saga_instance.c
-    wanted = [table.id == named.lower(), table.key == named]
-    if (between := _ids_from(named)) is not None:
-        wanted.append(table.id.between(*between))
-    for condition in wanted:
-        query = select(saga_instance).where(condition).order_by(table.created_at.desc(), table.id)
-        if found := [_instance(row) for row in connection.execute(query.limit(limit))]:
-            return found
-    return []
-
-
-def _ids_from(prefix: str) -> tuple[str, str] | None:
-    """The first and the last id that begin so, dashes or not: a range, which the primary key serves."""
-    digits = prefix.replace("-", "").lower()
-    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
-        return None
-    return str(UUID(digits.ljust(32, "0"))), str(UUID(digits.ljust(32, "f")))
-
-
-def read_acts(connection: Connection, saga_id: str, limit: int = 20) -> list[ActRow]:
-    """What operators asked of one instance, newest first."""
-    query = select(saga_signal).where(saga_signal.c.saga_id == saga_id)
-    return [act_row(row) for row in connection.execute(query.order_by(saga_signal.c.id.desc()).limit(limit))]
-
-
-def count_open(connection: Connection) -> dict[Status, int]:
-    """How many instances have not ended, by status."""
-    table = saga_instance.c
-    query = select(table.status, func.count()).group_by(table.status)
-    return {
-        Status(status): count
-        for status, count in connection.execute(
-            query.where(table.status.in_([s.value for s in Status if not s.ended]))
+def write_queues(connection: Connection, seen: Sequence[QueueSeen]) -> None:
+    """Note what the queues were found like, and since when nobody takes from them."""
+    if not seen:
+        return
+    known = {row.queue: queue_seen(row) for row in connection.execute(select(saga_queue))}
+    found = [queue.after(known.get(queue.queue)) for queue in seen]
+    names = ("queue", "seen_at", "messages", "consumers", "unattended_since")
+    # Always in the same order: two writers cannot wait for each other.
+    rows = [{name: getattr(one, name) for name in names} for one in sorted(found, key=lambda one: one.queue)]
+    upsert = upserting(connection, saga_queue).values(rows)
+    connection.execute(
+        upsert.on_conflict_do_update(
+            index_elements=["queue"],
+            set_={name: upsert.excluded[name] for name in names[1:]},
+            where=saga_queue.c.seen_at <= upsert.excluded.seen_at,  # another worker may have looked later
         )
-    }
+    )
 
 
-def count_overdue(connection: Connection, before: datetime) -> dict[tuple[str, int], int]:
-    """How many instances were due before a moment, by saga and version."""
-    table = saga_instance.c
-    query = select(table.saga, table.version, func.count()).where(table.due_at < before)
-    return {
-        (saga, version): count
-        for saga, version, count in connection.execute(query.group_by(table.saga, table.version))
-    }
-
-
-def count_quarantined(connection: Connection) -> int:
-    """How many messages are set aside."""
-    return connection.execute(select(func.count()).select_from(saga_quarantine)).scalar_one()
-
-
-def read_beats(connection: Connection) -> list[Beat]:
-    """The last turns of every loop that ever beat, by worker."""
-    query = select(saga_worker).order_by(saga_worker.c.worker, saga_worker.c.role)
-    return [
-        Beat(row.worker, row.role, row.started_at, row.turned_at, row.detail)
-        for row in connection.execute(query)
-    ]
-
-
-def read_quarantine(
-    connection: Connection, limit: int = 100, message_id: int | None = None
-) -> list[Quarantined]:
-    """Messages set aside, newest first."""
-    query = select(saga_quarantine).order_by(saga_quarantine.c.id.desc()).limit(limit)
-    if message_id is not None:
-        query = query.where(saga_quarantine.c.id == message_id)
-    return [_quarantined(row) for row in connection.execute(query)]
+def insert_acts(connection: Connection, acts: Sequence[ActRow]) -> Sequence[int]:
+    """Store what operators ask for; the numbers, in the order of the acts."""
+    names = ("saga_id", "by", "reason", "revision", "step", "reply", "force", "created_at", "refused")
+    rows = [{"act": act.act.value, **{name: getattr(act, name) for name in names}} for act in acts]
+    placed = insert(saga_signal).returning(saga_signal.c.id, sort_by_parameter_order=True)
+    return connection.execute(placed, rows).scalars().all() if rows else []
 
 
 def ask_replay(connection: Connection, message_id: int, by: str) -> bool:
@@ -305,20 +226,46 @@ def drop_quarantined(connection: Connection, message_id: int) -> bool:
     return connection.execute(delete(saga_quarantine).where(saga_quarantine.c.id == message_id)).rowcount == 1
 
 
-def take_replays(connection: Connection, limit: int) -> list[Quarantined]:
-    """Messages that somebody wants sent again; they leave the quarantine with this transaction."""
-    query = (
+def replay_quarantined(engine: Engine, send: SendAgain, limit: int) -> None:
+    """Send messages again that somebody wants sent again; those that were sent are deleted afterwards."""
+    wanted = (
         select(saga_quarantine)
         .where(saga_quarantine.c.replay.is_not(None))
         .order_by(saga_quarantine.c.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
     )
-    messages = [_quarantined(row) for row in connection.execute(query)]
+    if engine.dialect.name == "postgresql":
+        # Locked meanwhile: ten workers that look at once would otherwise send it ten times.
+        with engine.begin() as connection:
+            rows = connection.execute(wanted.with_for_update(skip_locked=True))
+            if messages := [quarantined_of(row) for row in rows]:
+                _end_replays(connection, messages, send(messages))
+        return
+    # SQLite has one lock, and whoever held it while a broker hesitates would hold up everybody.
+    with reading(engine) as connection:
+        messages = [quarantined_of(row) for row in connection.execute(wanted)]
     if messages:
-        taken = [message.id for message in messages]
-        connection.execute(delete(saga_quarantine).where(saga_quarantine.c.id.in_(taken)))
-    return messages
+        troubles = send(messages)
+        with engine.begin() as connection:
+            _end_replays(connection, messages, troubles)
+
+
+def _end_replays(
+    connection: Connection, messages: Sequence[Quarantined], troubles: Sequence[str | None]
+) -> None:
+    sent = []
+    for message, trouble in zip(messages, troubles, strict=True):
+        if trouble is None:
+            sent.append(message.id)
+            continue
+        connection.execute(
+            update(saga_quarantine)
+            # Not if somebody has asked anew meanwhile.
+            .where(saga_quarantine.c.id == message.id, saga_quarantine.c.replay == message.replay)
+            .values(reason=message.not_sent(trouble).reason, replay=None)
+        )
+    if sent:
+        connection.execute(delete(saga_quarantine).where(saga_quarantine.c.id.in_(sent)))
 
 
 def nudge(connection: Connection) -> None:
@@ -337,7 +284,7 @@ def _of(sagas: Collection[tuple[str, int]]) -> Any:
     )
 
 
-def _instance(row: Row[Any]) -> SagaInstance:
+def instance_of(row: Row[Any]) -> SagaInstance:
     return SagaInstance(
         id=row.id,
         saga=row.saga,
@@ -354,6 +301,7 @@ def _instance(row: Row[Any]) -> SagaInstance:
         started=row.started,
         ended_at=row.ended_at,
         due_at=row.due_at,
+        waiting=None if row.cause is None else Waiting(Cause(row.cause), row.waits_for, row.waits_since),
     )
 
 
@@ -370,6 +318,7 @@ def _changes(instance: SagaInstance) -> dict[str, Any]:
         "b_id": instance.id,
         "b_status": instance.status.value,
         "b_outcome": instance.outcome and instance.outcome.to_json(),
+        "b_outcome_kind": instance.outcome and instance.outcome.kind.value,
         "b_state": dict(instance.state),
         "b_steps": steps_to_json(instance.steps),
         "b_revision": instance.revision,
@@ -377,7 +326,15 @@ def _changes(instance: SagaInstance) -> dict[str, Any]:
         "b_updated_at": instance.updated_at,
         "b_ended_at": instance.ended_at,
         "b_due_at": instance.due_at,
+        "b_cause": instance.waiting and instance.waiting.cause.value,
+        "b_waits_for": instance.waiting and instance.waiting.what,
+        "b_waits_since": instance.waiting and instance.waiting.since,
     }
+
+
+def queue_seen(row: Row[Any]) -> QueueSeen:
+    """A row of `saga_queue` as a value."""
+    return QueueSeen(row.queue, row.seen_at, row.messages, row.consumers, row.unattended_since)
 
 
 def act_row(row: Row[Any]) -> ActRow:
@@ -399,7 +356,7 @@ def act_row(row: Row[Any]) -> ActRow:
     )
 
 
-def _quarantined(row: Row[Any]) -> Quarantined:
+def quarantined_of(row: Row[Any]) -> Quarantined:
     return Quarantined(
         queue=row.queue,
         task=row.task,
@@ -433,8 +390,7 @@ def _quarantine_values(message: Quarantined) -> dict[str, Any]:
 def write_beat(connection: Connection, beat: Beat) -> None:
     """Note the last turn of a loop over the one before."""
     values = {"started_at": beat.started_at, "turned_at": beat.turned_at, "detail": beat.detail}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    first = dialect.insert(saga_worker).values(worker=beat.worker, role=beat.role, **values)
+    first = upserting(connection, saga_worker).values(worker=beat.worker, role=beat.role, **values)
     connection.execute(first.on_conflict_do_update(index_elements=["worker", "role"], set_=values))
     if beat.turned_at - beat.started_at < YOUNG:  # a new process: a good moment to forget old ones
         connection.execute(delete(saga_worker).where(saga_worker.c.turned_at < beat.turned_at - FORGOTTEN))

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.storage.engine import guarded_session, translated
-from sagas_framework.storage.ports import Beat, Busy, LostRace, Quarantined
-from sagas_framework.storage.sql import insert_quarantined, take_replays, write_beat
+from sagas_framework.storage.ports import Beat, Busy, LostRace, Quarantined, SendAgain
+from sagas_framework.storage.sql import insert_quarantined, replay_quarantined, write_beat
 from sagas_framework.storage.tables import saga_inbox
 
 
@@ -107,9 +107,9 @@ class SqlInbox:
         with translated(), self._engine.begin() as connection:
             insert_quarantined(connection, message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        with translated(), self._engine.begin() as connection:
-            return take_replays(connection, limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        with translated():
+            replay_quarantined(self._engine, send, limit)
 
     def beat(self, beat: Beat) -> None:
         with translated(), self._engine.begin() as connection:

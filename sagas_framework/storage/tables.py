@@ -59,6 +59,7 @@ saga_instance = Table(
     Column("key", String(200), nullable=False),
     Column("status", String(16), nullable=False),
     Column("outcome", Json, nullable=True),
+    Column("outcome_kind", String(16), nullable=True),  # of `outcome`, to be looked for
     Column("state", Json, nullable=False),
     Column("steps", Json, nullable=False),
     Column("revision", Integer, nullable=False),
@@ -68,9 +69,24 @@ saga_instance = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime, nullable=True),
     Column("due_at", UtcDateTime, nullable=True),
-    UniqueConstraint("saga", "key", name="saga_instance_key"),
+    Column("cause", String(16), nullable=True),  # what it waits for: see `Waiting`
+    Column("waits_for", String(255), nullable=True),
+    Column("waits_since", UtcDateTime, nullable=True),
+    UniqueConstraint("key", "saga", name="saga_instance_key"),  # a key is looked for without its saga, too
     Index("saga_instance_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-    Index("saga_instance_listed", "status", "created_at"),
+    # Ids grow with time: pages are read in this order. Counts by saga need nothing but the index.
+    Index("saga_instance_listed", "status", "id", postgresql_include=["saga"]),
+    # Only of those that turned back: whoever completes pays nothing for it.
+    Index(
+        "saga_instance_outcome",
+        "outcome_kind",
+        "status",
+        "id",
+        postgresql_include=["saga"],
+        postgresql_where=text("outcome_kind <> 'ok'"),
+        sqlite_where=text("outcome_kind <> 'ok'"),
+    ),
+    Index("saga_instance_waits", "waits_for", "cause", postgresql_where=text("waits_for IS NOT NULL")),
 )
 
 saga_history = Table(
@@ -103,6 +119,7 @@ saga_signal = Table(
     Column("refused", Boolean, nullable=False),
     Column("answer", Text, nullable=True),
     Index("saga_signal_open", "id", postgresql_where=text("handled_at IS NULL")),
+    Index("saga_signal_of", "saga_id", "id"),
 )
 
 saga_inbox = Table(
@@ -137,6 +154,16 @@ saga_quarantine = Table(
     Column("path", String(255), nullable=False),
     Column("replay", String(100), nullable=True),
     sqlite_autoincrement=True,  # a number is never given again: a person may still have it on screen
+)
+
+saga_queue = Table(
+    "saga_queue",
+    metadata,
+    Column("queue", String(255), primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("messages", Integer, nullable=False),
+    Column("consumers", Integer, nullable=True),
+    Column("unattended_since", UtcDateTime, nullable=True),
 )
 
 saga_worker = Table(

@@ -11,7 +11,7 @@ from sagas_framework.saga import SagaDefinition
 from sagas_framework.testing.choices import duration
 from sagas_framework.testing.world import World
 from sagas_framework.transport.envelope import ATTEMPT, KNOWN, OPERATION_ID, WireMessage
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 
 LATENCY: Final = 0.01
 
@@ -121,9 +121,9 @@ class Network:
         """See `sagas_framework.transport.publisher.Publisher`."""
         return [self._publish(message) for message in messages]
 
-    def depth(self, queue: str) -> int | None:
+    def load(self, queue: str) -> Load | None:
         """See `sagas_framework.transport.publisher.Publisher`."""
-        return self.waiting(queue)
+        return Load(self.waiting(queue))
 
     def close(self) -> None:
         """See `sagas_framework.transport.publisher.Publisher`."""

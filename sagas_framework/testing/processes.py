@@ -14,7 +14,7 @@ from sagas_framework.core.inbox import INBOX_ROW_MISSING, WITHDRAWN, InboxRow, R
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import Participant, quarantined
-from sagas_framework.saga import CommandStep, Definitions, SagaDefinition
+from sagas_framework.saga import Definitions, SagaDefinition
 from sagas_framework.storage.memory import MemoryDatabase, MemoryStore
 from sagas_framework.storage.ports import StoreTransaction, StoreUnavailable
 from sagas_framework.testing.choices import duration
@@ -116,13 +116,7 @@ class OrchestratorProcess:
             policy=self._policy,
             clock=self._world.clock,
         )
-        queues = {
-            step.command.contract.service.queue.name
-            for definition in self._definitions
-            for step in definition.steps
-            if isinstance(step, CommandStep)
-        }
-        self._timekeeper = Timekeeper(self._orchestrator, queues)
+        self._timekeeper = Timekeeper(self._orchestrator, [queue.name for queue in self._definitions.queues])
         self.wake()
         self.look()
 

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sagas_framework.core.decide import DEFAULT_POLICY, decide, error_payload
 from sagas_framework.core.events import (
     Act,
+    Confirmed,
     Decision,
     Event,
     LocalCall,
@@ -190,11 +191,11 @@ class Scenario(Generic[S]):
         act: Act,
         step: str | None = None,
         *,
-        reply: Reply | None = None,
+        reply: Any = None,
         force: bool = False,
     ) -> Scenario[S]:
-        """An operator acts, and is obeyed."""
-        body = reply.to_json() if reply is not None else None
+        """An operator acts, and is obeyed. `reply`: for completing; of a plain task its result."""
+        body = reply.to_json() if isinstance(reply, Reply) else reply
         decision = self._happens(
             OperatorActed(_SAGA_ID, self._now, act, "scenario", "it says so", None, step, body, force)
         )
@@ -216,6 +217,12 @@ class Scenario(Generic[S]):
         refs = (sent.message_id,)
         self._happens(ReplyReceived(_SAGA_ID, self._now, refs, sent.task, result, payload, error or {}))
         self._story.append(f"    {result.value}" + (f": {error['message']}" if error else ""))
+        return self
+
+    def confirm(self, sent: Outgoing) -> Scenario[S]:
+        """The broker has the message, which nobody answers; `Expected.confirmed` says it better."""
+        self._happens(Confirmed(_SAGA_ID, self._now, sent.message_id))
+        self._story.append("    confirmed by the broker")
         return self
 
     def silence(self) -> Scenario[S]:
@@ -313,6 +320,8 @@ class Expected(Generic[S, R]):
     def replies(self, reply: R | None = None, /, **fields: object) -> Scenario[S]:
         """Success, with this reply or one of these fields; fields not given get an example.
 
+        A plain task `returns` its result.
+
         Raises:
             DefinitionError: these are not the reply's fields.
         """
@@ -332,6 +341,20 @@ class Expected(Generic[S, R]):
         guessed = example(wanted).model_dump() if required - set(fields) else {}
         body = wanted.model_validate({**guessed, **fields}).to_json()
         return self._story.answer(self._sent, Result.SUCCESS, body)
+
+    def returns(self, result: Any) -> Scenario[S]:
+        """Success of a plain task, with this result: any JSON value."""
+        return self._story.answer(self._sent, Result.SUCCESS, result)
+
+    def confirmed(self) -> Scenario[S]:
+        """The broker has it: all that there is of a compensation that nobody answers.
+
+        Raises:
+            DefinitionError: its participant does answer.
+        """
+        if not self._sent.unanswered:
+            raise DefinitionError(f"{self._contract.__name__} is answered: write .replies() or .refuses().")
+        return self._story.confirm(self._sent)
 
     def refuses(self, why: str | type[Failure] | Failure = "") -> Scenario[S]:
         """A business refusal. Given as text it is the contract's first failure."""

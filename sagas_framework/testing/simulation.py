@@ -393,7 +393,8 @@ class Simulation(Generic[S]):
         policy: `POLICY`, with a retention that fits the saga's timeouts, unless given.
 
     Raises:
-        DefinitionError: no example of a reply can be guessed.
+        DefinitionError: no example of a reply can be guessed, or a step has no inbox: what it promises
+            under faults is that a person decides, which `scenario` tells better.
     """
 
     def __init__(
@@ -422,6 +423,13 @@ class Simulation(Generic[S]):
         self._examples = {type(reply): reply for reply in examples}
         self._lease = lease
         there = {participant.service.name for participant in self._given}
+        for step in saga.definition.steps:
+            if isinstance(step, CommandStep) and not step.has_inbox:
+                raise DefinitionError(
+                    f"{saga.__name__}.{step.name} is done by {step.command.contract.service.name}, which "
+                    "keeps no inbox: a message that is lost or comes twice is a person's to judge there, and "
+                    "not what a simulation can check. Tell its story with scenario(...)."
+                )
         for step in saga.definition.steps:  # found here, not taken for a fault of a handler
             if isinstance(step, CommandStep) and step.command.contract.service.name not in there:
                 self.answer_of(step.command)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.inbox import InboxRow
 from sagas_framework.core.instance import SagaInstance
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.memory import MemorySession
 from sagas_framework.storage.ports import (
     ActRow,
@@ -20,6 +21,7 @@ from sagas_framework.storage.ports import (
     Inbox,
     InboxTurn,
     Quarantined,
+    SendAgain,
     Store,
     StoreTransaction,
     StoreUnavailable,
@@ -86,11 +88,14 @@ class SimulatedStore:
     def quarantine(self, message: Quarantined) -> None:
         self._inner.quarantine(message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        return self._inner.take_replays(limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        self._inner.replay(send, limit)
 
     def beat(self, beat: Beat) -> None:
         self._inner.beat(beat)
+
+    def note_queues(self, seen: Sequence[QueueSeen]) -> None:
+        self._inner.note_queues(seen)
 
     def stall_by_choice(self, point: str) -> None:
         """Perhaps stall between the look at the clock and the locks (rule 19)."""
@@ -199,8 +204,8 @@ class SimulatedInbox:
     def quarantine(self, message: Quarantined) -> None:
         self._inner.quarantine(message)
 
-    def take_replays(self, limit: int = 100) -> list[Quarantined]:
-        return self._inner.take_replays(limit)
+    def replay(self, send: SendAgain, limit: int = 100) -> None:
+        self._inner.replay(send, limit)
 
     def beat(self, beat: Beat) -> None:
         self._inner.beat(beat)

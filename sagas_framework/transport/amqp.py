@@ -18,7 +18,7 @@ from kombu import Connection
 from sagas_framework.messages import Queue
 from sagas_framework.transport.connecting import connect, queue_arguments
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class AmqpPublisher:
         receipts = [Receipt.UNSENT] * len(messages)
         todo: Sequence[int] = range(len(messages))
         with self._lock:
+            if any(message.once for message in messages):
+                self._renew(messages[0].queue)
             # Once more for what an old connection did not take, which may have died while nobody looked
             # at it, and for a queue of ours that was deleted.
             for _ in (1, 2):
@@ -82,12 +84,20 @@ class AmqpPublisher:
     def _again(self, message: WireMessage, receipt: Receipt) -> bool:
         if receipt is Receipt.UNROUTABLE:
             return message.queue in self._queues
-        return receipt is Receipt.UNSENT and self._link is None
+        return receipt is Receipt.UNSENT and self._link is None and not message.once
 
-    def depth(self, queue: str) -> int | None:
+    def _renew(self, queue: str) -> None:
+        """Replace a connection that died unseen: what is sent only once must not be tried on that one."""
+        if self._link is not None and self._link.pid == os.getpid():
+            try:
+                self._link.load(queue)
+            except LINK_ERRORS:
+                self._drop()
+
+    def load(self, queue: str) -> Load | None:
         with self._lock:
             try:
-                return self._connected().depth(queue)
+                return self._connected().load(queue)
             except LINK_ERRORS:
                 self._drop()
                 return None
@@ -183,12 +193,13 @@ class _Link:
                     f"{len(self._waiting)} messages not confirmed within {within:g} s"
                 ) from None
 
-    def depth(self, queue: str) -> int:
+    def load(self, queue: str) -> Load:
         channel = self._amqp.channel()  # of its own: RabbitMQ closes it when there is no such queue
         try:
-            return int(channel.queue_declare(queue, passive=True).message_count)
+            declared = channel.queue_declare(queue, passive=True)
+            return Load(int(declared.message_count), int(declared.consumer_count))
         except amqp.NotFound:
-            return 0
+            return Load(0, 0)
         finally:
             with contextlib.suppress(Exception):
                 channel.close()

@@ -4,6 +4,11 @@ Commands are Celery tasks ``restaurant_service.create_ticket`` with the argument
 payload]``; replies are tasks ``<command>.response.success`` or ``.response.failure`` with the same
 arguments, on the queue that the command names as ``reply_to``.
 
+A plain Celery task takes the payload as its keyword arguments and knows of no saga. Its message names
+callbacks (Celery's `link` and `link_error`) with which its worker itself sends the result to the reply
+queue: tasks ``<command>.linked.success``, with the arguments ``[result, saga_id]``, or ``.linked.failure``
+with ``[id of the failed task, saga_id]``.
+
 Reference:
     Celery's message protocol, version 2.
 """
@@ -15,13 +20,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
+from sagas_framework.core.decide import storable
 from sagas_framework.core.events import Outgoing, ReplyReceived, Result
+from sagas_framework.core.ids import Kind
 from sagas_framework.core.inbox import Stored
+from sagas_framework.messages import WireProtocol
 
 SUCCESS_SUFFIX: Final = ".response.success"
 FAILURE_SUFFIX: Final = ".response.failure"
+# Names of their own, because Celery puts what it adds *before* the arguments that it was given.
+LINKED_SUCCESS_SUFFIX: Final = ".linked.success"
+LINKED_FAILURE_SUFFIX: Final = ".linked.failure"
+
+TASK_FAILED: Final = "TaskFailed"
+"""The failure of a plain task, of which Celery tells us no more than that."""
 
 # Our headers, beside Celery's own.
 OPERATION_ID: Final = "saga_operation_id"
@@ -51,6 +65,8 @@ class Envelope:
         root_id, parent_id: of a reply, the message that it answers.
         reply_to: where the answer goes.
         headers: ours (`OPERATION_ID`, ...), without Celery's.
+        protocol: how its receiver wants it written.
+        expires: of a plain task: no worker begins it later than this. Celery sees to that.
     """
 
     queue: str
@@ -62,16 +78,24 @@ class Envelope:
     parent_id: str | None = None
     reply_to: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    protocol: WireProtocol = WireProtocol.INBOX
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WireMessage:
-    """A message as a broker carries it."""
+    """A message as a broker carries it.
+
+    Args:
+        once: it is not published again when it is not known whether the broker has it: its receiver
+            keeps no inbox. Not on the wire.
+    """
 
     queue: str
     headers: Mapping[str, Any]
     properties: Mapping[str, Any]
     body: bytes
+    once: bool = False
 
 
 def command(outgoing: Outgoing, reply_to: str) -> Envelope:
@@ -81,7 +105,7 @@ def command(outgoing: Outgoing, reply_to: str) -> Envelope:
         ATTEMPT: outgoing.attempt,
         NOT_AFTER: outgoing.not_after.isoformat(),
     }
-    if outgoing.kind != "do":
+    if outgoing.kind is not Kind.DO:
         headers[KNOWN] = "succeeded" if outgoing.known else "unknown"
     if outgoing.hand_over:
         headers[HAND_OVER] = True
@@ -94,6 +118,10 @@ def command(outgoing: Outgoing, reply_to: str) -> Envelope:
         root_id=outgoing.message_id,
         reply_to=reply_to,
         headers=headers,
+        protocol=outgoing.protocol,
+        # An inbox's participant keeps watch itself (rule 10). An old one's Celery may be older than 5.3,
+        # which cannot retry a task that expires: its retry is lost, and with it the answer.
+        expires=outgoing.not_after if outgoing.protocol is WireProtocol.CELERY else None,
     )
 
 
@@ -122,9 +150,23 @@ def reply_received(envelope: Envelope, at: datetime) -> ReplyReceived:
     refs = tuple(ref for ref in (envelope.root_id, envelope.parent_id) if ref)
     # A message that nobody's task sent is its own root: that says nothing about what it answers.
     refs = tuple(dict.fromkeys(ref for ref in refs if ref != envelope.message_id))
-    if envelope.task.endswith(SUCCESS_SUFFIX):
-        task = envelope.task.removesuffix(SUCCESS_SUFFIX)
-        return ReplyReceived(envelope.saga_id, at, refs, task, Result.SUCCESS, envelope.payload)
+    if RESULT not in envelope.headers:  # none of our participants', which see to it themselves
+        try:
+            storable(envelope.payload)
+        except ValueError as why:
+            raise UnreadableError(f"no database keeps this answer: {why}", "$[0]") from None
+    for suffix in (SUCCESS_SUFFIX, LINKED_SUCCESS_SUFFIX):
+        if envelope.task.endswith(suffix):
+            task = envelope.task.removesuffix(suffix)
+            return ReplyReceived(envelope.saga_id, at, refs, task, Result.SUCCESS, envelope.payload)
+    if envelope.task.endswith(LINKED_FAILURE_SUFFIX):
+        task = envelope.task.removesuffix(LINKED_FAILURE_SUFFIX)
+        error = {
+            "type": TASK_FAILED,
+            "message": f"its worker's log says why, under the task id {envelope.payload}",
+            "module": "celery",
+        }
+        return ReplyReceived(envelope.saga_id, at, refs, task, Result.FAILED, error=error)
     if not envelope.task.endswith(FAILURE_SUFFIX):
         raise UnreadableError(
             f"the task {envelope.task!r} is no reply: "
@@ -148,6 +190,46 @@ def reply_received(envelope: Envelope, at: datetime) -> ReplyReceived:
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
+def _callback(name: str, saga_id: str, queue: str) -> dict[str, Any]:
+    """A signature that its worker, which does not know the task, sends to our queue.
+
+    Not as the option ``queue``: the worker would look that name up among its own queues and, finding
+    none, declare a classic queue of that name, which RabbitMQ refuses where ours is a quorum queue. The
+    default exchange delivers to any queue by its name; Celery leaves both options alone only if the
+    type of the exchange is not "direct".
+    """
+    options = {
+        "exchange": "",
+        "exchange_type": "topic",
+        "routing_key": queue,
+        "serializer": "json",
+        "delivery_mode": 2,
+        "ignore_result": True,
+        "argsrepr": "[...]",
+        "kwargsrepr": "{}",
+    }
+    return {
+        "task": name,
+        "args": [saga_id],
+        "kwargs": {},
+        "options": options,
+        "subtask_type": None,
+        "immutable": False,
+    }
+
+
+def _body(envelope: Envelope) -> list[Any]:
+    """The task's arguments, keyword arguments, and what its worker sends when it has run."""
+    if envelope.protocol is not WireProtocol.CELERY:
+        return [[envelope.saga_id, envelope.payload], {}, _EMBED]
+    assert envelope.reply_to is not None
+    done, failed = (
+        _callback(envelope.task + suffix, envelope.saga_id, envelope.reply_to)
+        for suffix in (LINKED_SUCCESS_SUFFIX, LINKED_FAILURE_SUFFIX)
+    )
+    return [[], envelope.payload or {}, _EMBED | {"callbacks": [done], "errbacks": [failed]}]
+
+
 def to_wire(envelope: Envelope) -> WireMessage:
     """The message as Celery's protocol 2 has it, so that plain Celery tasks can be at either end."""
     headers = {
@@ -159,7 +241,7 @@ def to_wire(envelope: Envelope) -> WireMessage:
         "group": None,
         "shadow": None,
         "eta": None,
-        "expires": None,
+        "expires": envelope.expires and envelope.expires.isoformat(),
         "retries": 0,
         "timelimit": [None, None],
         "ignore_result": True,
@@ -175,10 +257,12 @@ def to_wire(envelope: Envelope) -> WireMessage:
         "content_encoding": "utf-8",
         "delivery_mode": 2,
     }
-    if envelope.reply_to:
+    # A plain task's worker would take it for where the result backend rpc:// wants results.
+    if envelope.reply_to and envelope.protocol is not WireProtocol.CELERY:
         properties["reply_to"] = envelope.reply_to
-    body = json.dumps([[envelope.saga_id, envelope.payload], {}, _EMBED], separators=(",", ":"))
-    return WireMessage(envelope.queue, headers, properties, body.encode())
+    body = json.dumps(_body(envelope), separators=(",", ":"))
+    once = envelope.protocol is not WireProtocol.INBOX
+    return WireMessage(envelope.queue, headers, properties, body.encode(), once)
 
 
 def from_wire(message: WireMessage) -> Envelope:
@@ -191,13 +275,23 @@ def from_wire(message: WireMessage) -> Envelope:
     if not isinstance(task, str) or not isinstance(task_id, str):
         raise UnreadableError("the headers name no task and id: not a Celery message of protocol 2")
     try:
-        body = json.loads(message.body)
+        # Celery's own JSON for dates, decimals and ids: plain again, as we write them ourselves.
+        hook = _unwrapped if b'"__type__"' in message.body else None
+        body = json.loads(message.body, object_hook=hook)
     except ValueError as error:
         raise UnreadableError(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise UnreadableError("the body is nested too deeply") from None
     arguments = body[0] if isinstance(body, list) and body else None
     return envelope_of(message.queue, task, task_id, arguments, message.headers, message.properties)
+
+
+def _unwrapped(value: dict[str, Any]) -> Any:
+    """What kombu wrapped as ``{"__type__": "date", "__value__": "2026-03-01"}``, without its wrapper."""
+    if value.keys() != {"__type__", "__value__"}:
+        return value
+    inner = value["__value__"]
+    return str(UUID(inner["hex"])) if value["__type__"] == "uuid" else inner
 
 
 def envelope_of(
@@ -216,8 +310,11 @@ def envelope_of(
     if not isinstance(arguments, list | tuple) or len(arguments) != 2:
         raise UnreadableError("the task's arguments should be [saga_id, payload]", "$[0]")
     saga_id, payload = arguments
+    where = "$[0][0]"
+    if task.endswith((LINKED_SUCCESS_SUFFIX, LINKED_FAILURE_SUFFIX)):
+        (payload, saga_id), where = arguments, "$[0][1]"
     if not isinstance(saga_id, str | int) or isinstance(saga_id, bool):
-        raise UnreadableError(f"the saga's id is {saga_id!r}", "$[0][0]")
+        raise UnreadableError(f"the saga's id is {saga_id!r}", where)
     ours = {name: value for name, value in headers.items() if name.startswith("saga_")}
     if OPERATION_ID in ours:
         _name(ours[OPERATION_ID], f"the header {OPERATION_ID}", 64)
@@ -225,7 +322,7 @@ def envelope_of(
         queue=queue,
         task=_name(task, "the task's name", 200),
         message_id=_name(task_id, "the task's id", 64),
-        saga_id=_name(str(saga_id), "the saga's id", 64, "$[0][0]"),
+        saga_id=_name(str(saga_id), "the saga's id", 64, where),
         payload=payload,
         root_id=_name(headers.get("root_id") or None, "the header root_id", 255),
         parent_id=_name(headers.get("parent_id") or None, "the header parent_id", 255),

@@ -14,7 +14,7 @@ from sagas_framework.messages import Queue
 from sagas_framework.transport.amqp import AmqpPublisher
 from sagas_framework.transport.connecting import connect, is_amqp, kombu_queue
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Publisher, Receipt
+from sagas_framework.transport.publisher import Load, Publisher, Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ class KombuPublisher:
             )
         return Receipt.CONFIRMED
 
-    def depth(self, queue: str) -> int | None:
+    def load(self, queue: str) -> Load | None:
         with self._lock:
             try:
                 connection = self._connected()
-                return self._waiting(connection, queue) or 0
+                return Load(self._waiting(connection, queue) or 0)
             except self._link_errors:
                 self._drop()
                 return None

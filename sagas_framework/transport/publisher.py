@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sagas_framework.transport.envelope import WireMessage
 
@@ -17,6 +17,18 @@ class Receipt(StrEnum):
     UNSENT = "unsent"  # no broker, or it did not confirm: perhaps it has it, perhaps not
 
 
+class Load(NamedTuple):
+    """A queue at one moment.
+
+    Args:
+        messages: how many wait, those being handled not counted.
+        consumers: how many workers take from it; None where the broker does not say.
+    """
+
+    messages: int
+    consumers: int | None = None
+
+
 class Publisher(Protocol):
     """What the shell asks of a broker. Every promise is a test in ``tests/contract``."""
 
@@ -27,10 +39,10 @@ class Publisher(Protocol):
         sends it again later.
         """
 
-    def depth(self, queue: str) -> int | None:
-        """How many messages wait in the queue, those being handled not counted; None: no broker to ask.
+    def load(self, queue: str) -> Load | None:
+        """What waits in the queue and who takes from it; None: no broker to ask.
 
-        A queue that does not exist holds none: what was sent to it is lost.
+        A queue that does not exist holds nothing: what was sent to it is lost.
         """
 
     def close(self) -> None:

@@ -15,12 +15,14 @@ from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.errors import ConfigurationError, SagasError, UnknownSaga
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.orchestrator import Orchestrator
-from sagas_framework.sagas import Sagas, summary
+from sagas_framework.sagas import Sagas
 from sagas_framework.storage.engine import reading
-from sagas_framework.storage.sql import SqlStore, open_shapes
+from sagas_framework.storage.reads import open_shapes
+from sagas_framework.storage.sql import SqlStore
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher
+from sagas_framework.view import summary
 from sagas_framework.worker.loops import Loop, Pulse, worker_name
 from sagas_framework.worker.replaying import send_again
 from sagas_framework.worker.replies import ReplyConsumer, check_reply_queue
@@ -92,7 +94,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
 
     def _begin(self, app: Any, sagas: Sagas, broker: str) -> None:
         store = SqlStore(sagas.engine)
-        queues = [*sagas.command_queues, sagas.reply_queue]
+        queues = [*sagas.definitions.queues, sagas.reply_queue]
         publisher = make_publisher(broker, queues)
         orchestrator = Orchestrator(
             store,
@@ -105,8 +107,8 @@ class OrchestratorStep(bootsteps.StartStopStep):
         )
         timekeeper = Timekeeper(
             orchestrator,
-            [queue.name for queue in sagas.command_queues],
-            resend=lambda replays: send_again(publisher, replays, store.quarantine),
+            [queue.name for queue in sagas.definitions.queues],
+            resend=lambda messages: send_again(publisher, messages),
         )
         worker = worker_name(sagas.service)
         self._publishers = [publisher]

@@ -209,8 +209,7 @@ class ParticipantBeat(bootsteps.StartStopStep):
             try:
                 pulse.turned()
                 self._forget(server.participant)
-                if replays := inbox.take_replays():
-                    send_again(server.publisher, replays, inbox.quarantine)
+                inbox.replay(lambda messages: send_again(server.publisher, messages))
             except StoreUnavailable as error:
                 logger.warning("the inbox is away: %s", str(error).partition("\n")[0])
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from sagas_framework.storage.database import Database
+from sagas_framework.storage.engine import patience
 from sagas_framework.storage.sql import DUE_CHANNEL
 
 _SQLITE_LOOK: Final = timedelta(milliseconds=250)
@@ -48,7 +49,8 @@ class Alarm:
         try:
             if self._listening is None:
                 # A connection of its own: notifications come to the session that listens.
-                self._listening = psycopg.connect(self._conninfo(), autocommit=True)
+                url = self._database.engine.url
+                self._listening = psycopg.connect(self._conninfo(), autocommit=True, **patience(url))
                 self._listening.execute(f"LISTEN {DUE_CHANNEL}")
                 return  # what came before it listened is found by looking at once
             until = time.monotonic() + seconds

@@ -16,23 +16,23 @@ from sqlalchemy import Engine, insert, text
 from sqlalchemy.orm import Session
 
 from sagas_framework.core.instance import SagaInstance, Status
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryDatabase, MemorySession
 from sagas_framework.storage.migrate import upgrade
 from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, Quarantined
-from sagas_framework.storage.redis_inbox import RedisInbox
-from sagas_framework.storage.sql import (
-    act_row,
-    ask_replay,
-    drop_quarantined,
-    instance_values,
+from sagas_framework.storage.reads import (
     read_act,
     read_beats,
     read_history,
     read_instance,
     read_quarantine,
+    read_queues,
 )
+from sagas_framework.storage.redis_inbox import RedisInbox
+from sagas_framework.storage.sql import act_row, ask_replay, drop_quarantined, instance_values
 from sagas_framework.storage.tables import metadata, saga_instance, saga_signal
+from sagas_framework.transport.publisher import Publisher
 
 T = TypeVar("T")
 
@@ -108,6 +108,10 @@ class Database(Looking):
     def history(self, saga_id: str) -> list[HistoryLine]: ...
 
     @abstractmethod
+    def queues(self) -> dict[str, QueueSeen]:
+        """As they were last noted, by name."""
+
+    @abstractmethod
     def add_act(self, act: ActRow) -> ActRow: ...
 
     @abstractmethod
@@ -144,6 +148,9 @@ class InMemory(Database):
 
     def history(self, saga_id: str) -> list[HistoryLine]:
         return [line for line in self.database.history if line.saga_id == saga_id]
+
+    def queues(self) -> dict[str, QueueSeen]:
+        return dict(self.database.queues)
 
     def add_act(self, act: ActRow) -> ActRow:
         return self.database.add_act(act)
@@ -195,6 +202,10 @@ class InSql(Database):
     def history(self, saga_id: str) -> list[HistoryLine]:
         with reading(self.engine) as connection:
             return read_history(connection, saga_id)
+
+    def queues(self) -> dict[str, QueueSeen]:
+        with reading(self.engine) as connection:
+            return read_queues(connection)
 
     def add_act(self, act: ActRow) -> ActRow:
         values = {
@@ -279,3 +290,9 @@ def messages(count: int) -> Sequence[Quarantined]:
         )
         for number in range(1, count + 1)
     ]
+
+
+def depth(publisher: Publisher, queue: str) -> int | None:
+    """How many messages wait in the queue."""
+    load = publisher.load(queue)
+    return None if load is None else load.messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -29,7 +29,7 @@ from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.storage.engine import is_unavailable, make_engine, reading
 from sagas_framework.storage.memory import MemoryInbox
-from sagas_framework.storage.ports import Beat, Busy, Inbox, LostRace, StoreUnavailable
+from sagas_framework.storage.ports import Beat, Busy, Inbox, LostRace, Quarantined, StoreUnavailable
 from sagas_framework.storage.redis_inbox import RedisInbox
 from sagas_framework.storage.sql_inbox import SqlInbox, SqlInboxTurn
 from tests.contract.looking import (
@@ -46,6 +46,7 @@ from tests.contract.looking import (
     postgres_database,
     sqlite_database,
 )
+from tests.contract.replaying import ReplayContract, Sender
 from tests.servers import wait_until
 
 KEY: Final = "5f0c1a52-1111-5222-8333-444455556666"
@@ -66,6 +67,10 @@ class Stop(Exception):
     """Leaves a block the bad way."""
 
 
+def never(messages: Sequence[Quarantined]) -> list[str | None]:
+    raise AssertionError(f"given {messages}")
+
+
 def a_row(key: str = KEY, state: RowState = RowState.DONE, **changes: Any) -> InboxRow:
     return InboxRow(key, "saga-1", "restaurant_service.create_ticket", state, **changes)
 
@@ -80,12 +85,16 @@ def read(inbox: Inbox, key: str = KEY) -> InboxRow | None:
         return turn.row
 
 
-class InboxContract(ABC):
+class InboxContract(ReplayContract, ABC):
     """What every Inbox promises. Subclass it with a fixture `there`."""
 
     @pytest.fixture
     def inbox(self, there: Looking) -> Inbox:
         return self.inbox_in(there)
+
+    @pytest.fixture
+    def keeper(self, inbox: Inbox) -> Inbox:
+        return inbox
 
     @abstractmethod
     def inbox_in(self, there: Any) -> Inbox: ...
@@ -260,40 +269,6 @@ class InboxContract(ABC):
         assert counts == [2, 2, 1, 0]
 
     # ---- quarantine and beats -----------------------------------------------------------------------
-
-    def test_a_replay_is_taken_once_and_leaves_the_quarantine(self, inbox: Inbox, there: Looking) -> None:
-        sent = messages(4)
-        for message in sent:
-            inbox.quarantine(message)
-        assert there.quarantined() == [replace(sent[n - 1], id=n) for n in (4, 3, 2, 1)]
-        for number in (4, 2, 1):
-            there.ask_replay(number, "ada")
-
-        first, second, third = inbox.take_replays(2), inbox.take_replays(2), inbox.take_replays()
-
-        assert first == [replace(sent[0], id=1, replay="ada"), replace(sent[1], id=2, replay="ada")]
-        assert [message.id for message in second] == [4]
-        assert third == []
-        assert [message.id for message in there.quarantined()] == [3]
-
-    def test_two_workers_never_take_the_same_replay(self, inbox: Inbox, there: Looking) -> None:
-        for message in messages(20):
-            inbox.quarantine(message)
-        for number in range(1, 21):
-            there.ask_replay(number, "ada")
-        gate = threading.Barrier(3)
-
-        def take() -> list[int]:
-            gate.wait(BOUNDED)
-            taken: list[int] = []
-            while len(taken) < 20 and (some := inbox.take_replays(3)):
-                taken += [message.id for message in some]
-            return taken
-
-        running = [in_thread(take) for _ in range(3)]
-
-        taken = sorted(number for one in running for number in one.result(BOUNDED))
-        assert taken == list(range(1, 21))
 
     def test_a_message_with_anything_in_it_can_be_set_aside(self, inbox: Inbox, there: Looking) -> None:
         (plain,) = messages(1)
@@ -588,8 +563,6 @@ class TestSqliteInbox(SqlInboxContract):
                 with pytest.raises(StoreUnavailable):
                     inbox.forget(NOON)
                 with pytest.raises(StoreUnavailable):
-                    inbox.take_replays()
-                with pytest.raises(StoreUnavailable):
                     inbox.beat(Beat("w", "participant", NOON, NOON))
 
             assert read(inbox) is None
@@ -865,9 +838,22 @@ class TestRedisInbox(InboxContract):
         assert not inbox.drop_quarantined(1)
 
         assert not inbox.ask_replay(1, "ada")
-        assert inbox.take_replays() == []
+        inbox.replay(never)
         assert [message.id for message in inbox.read_quarantine(message_id=2)] == [2]
         assert inbox.read_quarantine(message_id=1) == []
+
+    @pytest.mark.parametrize("trouble", [None, "unsent"])
+    def test_a_message_that_is_dropped_while_it_is_sent_again_is_gone(
+        self, there: InRedis, trouble: str | None
+    ) -> None:
+        inbox = there.inbox
+        inbox.quarantine(messages(1)[0])
+        inbox.ask_replay(1, "ada")
+
+        inbox.replay(Sender(trouble, meanwhile=lambda: inbox.drop_quarantined(1)))
+
+        assert inbox.read_quarantine() == []
+        inbox.replay(never)
 
     def test_a_server_that_is_away_is_unavailable(self) -> None:
         inbox = RedisInbox("redis://127.0.0.1:1/0")
@@ -879,7 +865,7 @@ class TestRedisInbox(InboxContract):
         with pytest.raises(StoreUnavailable):
             inbox.forget(NOON)
         with pytest.raises(StoreUnavailable):
-            inbox.take_replays()
+            inbox.replay(never)
         with pytest.raises(StoreUnavailable):
             inbox.beat(Beat("w", "participant", NOON, NOON))
 

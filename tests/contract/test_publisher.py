@@ -20,8 +20,8 @@ from sagas_framework.transport.amqp import AmqpPublisher
 from sagas_framework.transport.connecting import connect, kombu_queue
 from sagas_framework.transport.envelope import Envelope, WireMessage, to_wire
 from sagas_framework.transport.generic import KombuPublisher, make_publisher
-from sagas_framework.transport.publisher import Publisher, Receipt
-from tests.contract.looking import BOUNDED, in_thread
+from sagas_framework.transport.publisher import Load, Publisher, Receipt
+from tests.contract.looking import BOUNDED, depth, in_thread
 from tests.servers import wait_until
 
 
@@ -172,23 +172,23 @@ class PublisherContract(ABC):
         self, publisher: Publisher, broker: Broker, queue: Queue
     ) -> None:
         publisher.publish([a_message(queue, number) for number in range(3)])
-        assert publisher.depth(queue.name) == 3
+        assert depth(publisher, queue.name) == 3
 
         # What somebody has taken and not acknowledged does not wait.
         with connect(broker.url) as connection:
             taken = KombuQueue(queue.name)(connection.default_channel).get()
             assert taken is not None
-            wait_until(lambda: publisher.depth(queue.name) == 2, "one is being handled", BOUNDED)
+            wait_until(lambda: depth(publisher, queue.name) == 2, "one is being handled", BOUNDED)
             taken.requeue()
-            wait_until(lambda: publisher.depth(queue.name) == 3, "it came back", BOUNDED)
+            wait_until(lambda: depth(publisher, queue.name) == 3, "it came back", BOUNDED)
 
         assert len(broker.take(queue)) == 3
-        assert publisher.depth(queue.name) == 0
+        assert depth(publisher, queue.name) == 0
 
     def test_a_queue_that_does_not_exist_holds_nothing(self, publisher: Publisher, queue: Queue) -> None:
-        assert publisher.depth(a_queue().name) == 0
+        assert depth(publisher, a_queue().name) == 0
         assert publisher.publish([a_message(queue)]) == [Receipt.CONFIRMED]  # asking has broken nothing
-        assert publisher.depth(queue.name) == 1
+        assert depth(publisher, queue.name) == 1
 
     def test_a_thousand_messages_go_in_one_batch(
         self, publisher: Publisher, broker: Broker, queue: Queue
@@ -208,7 +208,7 @@ class PublisherContract(ABC):
             for batch in range(5):
                 number = 100 * thread + 10 * batch
                 receipts += publisher.publish([a_message(queue, number), a_message(queue, number + 1)])
-                publisher.depth(queue.name)
+                depth(publisher, queue.name)
             return receipts
 
         running = [in_thread(lambda n=n: publish(n)) for n in range(6)]  # type: ignore[misc]
@@ -246,6 +246,11 @@ class TestKombuPublisher(PublisherContract):
     def broker(self) -> Broker:
         return Memory("memory://")
 
+    def test_who_takes_from_a_queue_is_not_known(self, publisher: Publisher, queue: Queue) -> None:
+        publisher.publish([a_message(queue)])
+
+        assert publisher.load(queue.name) == Load(1, None)
+
     def test_it_is_the_publisher_for_a_broker_in_memory(self) -> None:
         assert isinstance(make_publisher("memory://"), KombuPublisher)
 
@@ -254,7 +259,7 @@ class TestKombuPublisher(PublisherContract):
         queue = a_queue()
         with closing(KombuPublisher("redis://127.0.0.1:1/0", [queue])) as publisher:
             assert publisher.publish([a_message(queue), a_message(queue)]) == [Receipt.UNSENT] * 2
-            assert publisher.depth(queue.name) is None
+            assert depth(publisher, queue.name) is None
 
 
 class TestAmqpPublisher(PublisherContract):
@@ -278,6 +283,27 @@ class TestAmqpPublisher(PublisherContract):
         assert taken.properties["delivery_mode"] == 2
         broker.declare(queue)  # alike for everybody, so declaring it again is no conflict
         broker.delete(queue)
+
+    def test_the_load_counts_who_takes_from_the_queue(
+        self, publisher: Publisher, broker: Broker, queue: Queue
+    ) -> None:
+        def load() -> Load | None:
+            return publisher.load(queue.name)
+
+        publisher.publish([a_message(queue)])
+        assert load() == Load(1, 0)
+
+        with connect(broker.url) as worker:
+            consumer = worker.Consumer(
+                [kombu_queue(queue)(worker.default_channel)], callbacks=[lambda *_: None]
+            )
+            consumer.consume()
+            wait_until(lambda: load() == Load(0, 1), "the worker has taken it", BOUNDED)
+
+        wait_until(lambda: load() == Load(1, 0), "the worker is gone, and its message is back", BOUNDED)
+
+    def test_nobody_takes_from_a_queue_that_does_not_exist(self, publisher: Publisher) -> None:
+        assert publisher.load(a_queue().name) == Load(0, 0)
 
     @pytest.mark.parametrize("ours", list(QueueType))
     def test_a_queue_of_another_type_takes_nothing_and_the_log_says_why(
@@ -326,4 +352,4 @@ class TestAmqpPublisher(PublisherContract):
             url = broker.url.replace("://", "://nobody:wrong@" if "@" not in broker.url else "://x")
         with closing(AmqpPublisher(url, [queue])) as publisher:
             assert publisher.publish([a_message(queue)]) == [Receipt.UNSENT]
-            assert publisher.depth(queue.name) is None
+            assert depth(publisher, queue.name) is None

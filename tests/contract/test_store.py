@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,18 @@ from sqlalchemy.orm import Session
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.ids import Kind
-from sagas_framework.core.instance import Flight, Intent, Outcome, OutcomeKind, Phase, Status, StepRecord
+from sagas_framework.core.instance import (
+    Cause,
+    Flight,
+    Intent,
+    Outcome,
+    OutcomeKind,
+    Phase,
+    Status,
+    StepRecord,
+    Waiting,
+)
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryStore
 from sagas_framework.storage.ports import ActRow, Beat, Quarantined, Store, StoreUnavailable
@@ -38,6 +49,7 @@ from tests.contract.looking import (
     saga_id,
     sqlite_database,
 )
+from tests.contract.replaying import ReplayContract, Sender
 from tests.servers import wait_until
 
 MINE = [("create_order", 1)]
@@ -48,17 +60,25 @@ class Stop(Exception):
     """Leaves a block the bad way."""
 
 
+def never(messages: Sequence[Quarantined]) -> list[str | None]:
+    raise AssertionError(f"given {messages}")
+
+
 def an_act(name: str, act: Act = Act.RETRY, **changes: Any) -> ActRow:
     values: dict[str, Any] = {"by": "ada", "reason": "it was our fault", "created_at": NOON}
     return ActRow(0, saga_id(name), act, **(values | changes))
 
 
-class StoreContract(ABC):
+class StoreContract(ReplayContract, ABC):
     """What every Store promises. Subclass it with a fixture `there`."""
 
     @pytest.fixture
     def store(self, there: Database) -> Store:
         return self.store_in(there)
+
+    @pytest.fixture
+    def keeper(self, store: Store) -> Store:
+        return store
 
     @abstractmethod
     def store_in(self, there: Any) -> Store: ...
@@ -74,6 +94,7 @@ class StoreContract(ABC):
             "service.task",
             "service.commands",
             sent_at=after(1),
+            since=after(0.5),
             check_at=after(11.25),
             resends=2,
             pauses=1,
@@ -110,6 +131,7 @@ class StoreContract(ABC):
             started=True,
             ended_at=after(3),
             due_at=after(4),
+            waiting=Waiting(Cause.PERSON, "first", after(1.5)),
         )
 
         with store.transaction() as tx:
@@ -121,7 +143,15 @@ class StoreContract(ABC):
         assert list(read.steps) == ["first", "second"]
 
     def test_what_may_be_missing_comes_back_as_none(self, store: Store, there: Database) -> None:
-        there.seed(an_instance("a", due=after(1), outcome=Outcome(OutcomeKind.OK), ended_at=after(2)))
+        there.seed(
+            an_instance(
+                "a",
+                due=after(1),
+                outcome=Outcome(OutcomeKind.OK),
+                ended_at=after(2),
+                waiting=Waiting(Cause.START, "", NOON),
+            )
+        )
         empty = an_instance("a", state={})
 
         with store.transaction() as tx:
@@ -449,20 +479,6 @@ class StoreContract(ABC):
 
         assert [message.task[:1] for message in there.quarantined()] == ["t", "t"]
 
-    def test_a_replay_is_taken_once_and_leaves_the_quarantine(self, store: Store, there: Database) -> None:
-        for message in messages(4):
-            store.quarantine(message)
-        for number in (1, 2, 4):
-            there.ask_replay(number, "ada")
-
-        first, second, third = store.take_replays(2), store.take_replays(2), store.take_replays(2)
-
-        assert [message.id for message in first] == [1, 2]
-        assert first[0] == replace(messages(1)[0], id=1, replay="ada")
-        assert [message.id for message in second] == [4]
-        assert third == []
-        assert [message.id for message in there.quarantined()] == [3]
-
     def test_a_beat_replaces_the_one_before(self, store: Store, there: Database) -> None:
         store.beat(Beat("w1", "timekeeper", NOON, after(1), "3 sagas"))
         store.beat(Beat("w1", "replies", NOON, after(1)))
@@ -475,6 +491,61 @@ class StoreContract(ABC):
             Beat("w1", "replies", NOON, after(1)),
             Beat("w1", "timekeeper", after(5), after(9), "none"),
         ]
+
+    # ---- queues -------------------------------------------------------------------------------------
+
+    def test_queues_come_back_as_they_were_last_seen(self, store: Store, there: Database) -> None:
+        store.note_queues([QueueSeen("b", NOON, 7, 2), QueueSeen("a", NOON, 0), QueueSeen("c", NOON, 1, 0)])
+
+        store.note_queues([QueueSeen("b", after(2), 9, 3)])
+        store.note_queues([])
+
+        assert there.queues() == {
+            "a": QueueSeen("a", NOON, 0, None, None),
+            "b": QueueSeen("b", after(2), 9, 3, None),
+            "c": QueueSeen("c", NOON, 1, 0, NOON),
+        }
+
+    def test_a_queue_is_unattended_since_the_first_look_that_found_nobody(
+        self, store: Store, there: Database
+    ) -> None:
+        since = []
+
+        for moment, consumers in ((0, 1), (2, 0), (4, 0), (6, 1), (8, 0), (10, 0), (300, 0), (302, None)):
+            store.note_queues([QueueSeen("q", after(moment), 0, consumers)])
+            since.append(there.queues()["q"].unattended_since)
+
+        # Of what was between 10 s and 300 s nobody knows.
+        assert since == [None, after(2), after(2), None, after(8), after(8), after(300), None]
+
+    def test_a_look_that_is_older_than_the_one_noted_changes_nothing(
+        self, store: Store, there: Database
+    ) -> None:
+        store.note_queues([QueueSeen("q", after(2), 0, 3)])
+
+        store.note_queues([QueueSeen("q", after(1), 5, 0), QueueSeen("r", after(1), 5, 0)])
+
+        assert there.queues()["q"] == QueueSeen("q", after(2), 0, 3)
+        assert there.queues()["r"] == QueueSeen("r", after(1), 5, 0, after(1))
+
+    def test_two_that_note_the_same_queues_at_once_leave_one_row_of_each(
+        self, store: Store, there: Database
+    ) -> None:
+        names = [f"q{n}" for n in range(20)]
+        gate = threading.Barrier(4)
+
+        def note(number: int) -> None:
+            gate.wait(BOUNDED)
+            for turn in range(10):
+                seen = [QueueSeen(name, after(turn), number, 1) for name in names]
+                store.note_queues(seen if number % 2 else seen[::-1])
+
+        running = [in_thread(lambda n=n: note(n)) for n in range(4)]  # type: ignore[misc]
+
+        for one in running:
+            one.result(BOUNDED)
+        assert sorted(there.queues()) == sorted(names)
+        assert {queue.seen_at for queue in there.queues().values()} == {after(9)}
 
 
 class TestMemoryStore(StoreContract):
@@ -586,6 +657,28 @@ class TestSqliteStore(SqlStoreContract):
                 store.beat(Beat("w", "timekeeper", NOON, NOON))
             assert store.next_due(MINE) is None  # reading waits for nobody
 
+    def test_while_messages_are_sent_again_others_write(self, sqlite_url: str) -> None:
+        with sqlite_database(sqlite_url, busy_timeout=0.05) as there:
+            store = SqlStore(there.engine)
+            store.quarantine(messages(1)[0])
+            there.ask_replay(1, "ada")
+
+            store.replay(Sender(meanwhile=lambda: store.beat(Beat("w", "timekeeper", NOON, NOON))))
+
+            assert there.beats() == [Beat("w", "timekeeper", NOON, NOON)]
+            assert there.quarantined() == []
+
+    def test_what_was_sent_while_the_file_cannot_be_written_stays_asked_for(self, sqlite_url: str) -> None:
+        with sqlite_database(sqlite_url, busy_timeout=0.05) as there:
+            store = SqlStore(there.engine)
+            store.quarantine(messages(1)[0])
+            there.ask_replay(1, "ada")
+
+            with there.engine.begin(), pytest.raises(StoreUnavailable):
+                store.replay(Sender())
+
+            assert [message.replay for message in there.quarantined()] == ["ada"]
+
     def test_a_file_that_cannot_be_opened_is_unavailable(self, tmp_path: Path, sqlite_url: str) -> None:
         with sqlite_database(sqlite_url) as there:
             store = SqlStore(there.engine)
@@ -628,7 +721,22 @@ class TestPostgresStore(SqlStoreContract):
             assert second.lock_acts(10) == []
         with there.engine.begin() as connection:
             connection.execute(text("SELECT * FROM saga_quarantine FOR UPDATE"))
-            assert store.take_replays() == []
+            store.replay(never)
+        assert [message.replay for message in there.quarantined()] == ["ada"]
+
+    def test_while_one_worker_sends_a_message_again_the_others_are_not_given_it(
+        self, store: Store, there: InSql
+    ) -> None:
+        for message in messages(3):
+            store.quarantine(message)
+        for number in (1, 2, 3):
+            there.ask_replay(number, "ada")
+        other = Sender()
+
+        store.replay(Sender(meanwhile=lambda: store.replay(other)), 2)
+
+        assert other.numbers == [[3]]
+        assert there.quarantined() == []
 
     def test_two_first_beats_of_one_name_at_once_both_go_through(self, store: Store, there: InSql) -> None:
         with there.engine.connect() as connection:
@@ -662,4 +770,4 @@ class TestPostgresStore(SqlStoreContract):
         with pytest.raises(StoreUnavailable):
             store.next_due(MINE)
         with pytest.raises(StoreUnavailable):
-            store.take_replays()
+            store.replay(never)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sagas_framework.core.events import Outgoing, Result
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.inbox import Stored
-from sagas_framework.messages import Command, Queue, QueueType, Reply, Service
+from sagas_framework.messages import Command, Queue, QueueType, Reply, Service, WireProtocol
 from sagas_framework.transport.envelope import (
     Envelope,
     UnreadableError,
@@ -212,6 +212,112 @@ def test_a_failure_without_our_header_comes_from_an_old_participant_and_is_trans
 
     assert event.result is Result.FAILED
     assert dict(event.error) == {"type": "KeyError", "message": "'x'", "module": "builtins"}
+
+
+@pytest.mark.parametrize("payload", ["a\0b", {"message": "\ud800"}, [float("nan")]])
+@pytest.mark.parametrize("task", ["kitchen.book.response.success", "kitchen.book.linked.success"])
+def test_an_answer_that_no_database_keeps_is_unreadable(task: str, payload: Any) -> None:
+    arguments = ["17", payload] if "response" in task else [payload, "17"]
+    body = json.dumps([arguments, {}, None]).encode()
+
+    with pytest.raises(UnreadableError, match="no database keeps this answer") as raised:
+        reply_received(from_wire(wire(body, task=task)), NOON)
+
+    assert raised.value.path == "$[0]"
+
+
+# ---- plain tasks ----------------------------------------------------------------------------------
+
+A_CALL = replace(
+    A_COMMAND, protocol=WireProtocol.CELERY, task="shop.reserve", payload={"sku": "a", "count": 2}
+)
+
+
+def test_a_plain_task_is_called_with_its_keyword_arguments() -> None:
+    message = to_wire(command(A_CALL, reply_to="order_service.replies"))
+
+    args, kwargs, embedded = json.loads(message.body)
+    assert (args, kwargs) == ([], {"sku": "a", "count": 2})
+    assert embedded["chain"] is None
+    assert message.headers["expires"] == A_CALL.not_after.isoformat()
+    assert "reply_to" not in message.properties  # or a result backend would send its results there
+
+
+def test_a_plain_tasks_worker_is_told_where_results_go() -> None:
+    """By the name of the queue, which it must not declare: it would declare a classic one."""
+    message = to_wire(command(A_CALL, reply_to="order_service.replies"))
+
+    _, _, embedded = json.loads(message.body)
+    ((done,), (failed,)) = embedded["callbacks"], embedded["errbacks"]
+    assert [done["task"], failed["task"]] == ["shop.reserve.linked.success", "shop.reserve.linked.failure"]
+    for callback in (done, failed):
+        options = callback["options"]
+        assert callback["args"] == [A_CALL.saga_id]
+        assert (options["exchange"], options["routing_key"]) == ("", "order_service.replies")
+        assert "queue" not in options
+        assert options["exchange_type"] != "direct"
+
+
+@pytest.mark.parametrize("kind", [Kind.DO, Kind.UNDO])
+def test_what_an_old_participant_is_sent_does_not_expire(kind: Kind) -> None:
+    """Its Celery may be too old to retry a task that does."""
+    old = replace(A_COMMAND, kind=kind, protocol=WireProtocol.DEMO)
+
+    message = to_wire(command(old, reply_to="order_service.replies"))
+
+    assert message.headers["expires"] is None
+    assert json.loads(message.body)[0] == [A_COMMAND.saga_id, A_COMMAND.payload]
+
+
+@pytest.mark.parametrize("protocol", list(WireProtocol))
+def test_only_what_an_inbox_recognises_may_be_published_again(protocol: WireProtocol) -> None:
+    message = to_wire(command(replace(A_CALL, protocol=protocol), reply_to="order_service.replies"))
+
+    assert message.once is (protocol is not WireProtocol.INBOX)
+
+
+@pytest.mark.parametrize("result", [None, 7, "text", ["17", 2], {"a": 1}])
+def test_a_plain_tasks_result_comes_before_the_sagas_id(result: Any) -> None:
+    body = json.dumps([[result, "saga-1"], {}, None]).encode()
+
+    event = reply_received(from_wire(wire(body, task="shop.reserve.linked.success", root_id="m9")), NOON)
+
+    assert (event.saga_id, event.task, event.refs) == ("saga-1", "shop.reserve", ("m9",))
+    assert (event.result, event.payload) == (Result.SUCCESS, result)
+
+
+def test_a_plain_tasks_failure_says_where_to_look() -> None:
+    body = json.dumps([["m9", "saga-1"], {}, None]).encode()
+
+    event = reply_received(from_wire(wire(body, task="shop.reserve.linked.failure", root_id="m9")), NOON)
+
+    assert (event.saga_id, event.task, event.result) == ("saga-1", "shop.reserve", Result.FAILED)
+    assert dict(event.error) == {
+        "type": "TaskFailed",
+        "message": "its worker's log says why, under the task id m9",
+        "module": "celery",
+    }
+
+
+def test_what_celery_wraps_in_its_json_is_plain_again() -> None:
+    wrapped = {
+        "day": {"__type__": "date", "__value__": "2026-03-01"},
+        "id": {"__type__": "uuid", "__value__": {"hex": UUID(int=7).hex}},
+        "ours": {"__type__": "of bread", "grams": 500},
+    }
+    body = json.dumps([[wrapped, "saga-1"], {}, None]).encode()
+
+    read = from_wire(wire(body, task="shop.reserve.linked.success"))
+
+    assert read.payload == {"day": "2026-03-01", "id": str(UUID(int=7)), "ours": wrapped["ours"]}
+
+
+@pytest.mark.parametrize("arguments", [[7], [7, None], [7, "saga-1", 8], "no"])
+def test_a_linked_result_without_its_saga_is_unreadable(arguments: Any) -> None:
+    body = json.dumps([arguments, {}, None]).encode()
+
+    with pytest.raises(UnreadableError):
+        from_wire(wire(body, task="shop.reserve.linked.success"))
 
 
 def test_a_reply_that_is_its_own_root_names_nothing() -> None:

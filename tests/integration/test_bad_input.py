@@ -13,14 +13,15 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 from kombu import Connection, Producer
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from sagas_framework import EmbeddedWorkers, Queue, Sagas, Status, orchestrator_app, participant_app
 from sagas_framework.core.ids import Kind
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import Quarantined
-from sagas_framework.storage.sql import ask_replay, read_quarantine
+from sagas_framework.storage.reads import read_quarantine
+from sagas_framework.storage.sql import ask_replay
 from sagas_framework.storage.tables import saga_quarantine
 from sagas_framework.transport.envelope import WireMessage
 from tests.integration.kitchen import Handlers, Meal, MealSaga, make_kitchen, sent
@@ -177,16 +178,31 @@ def test_a_reply_that_cannot_be_read_is_set_aside(
     system.still_works()
 
 
-def test_a_message_set_aside_is_sent_again_to_its_queue_when_somebody_asks(system: System) -> None:
-    system.put(COMMANDS, b"[[1, {}], {}, {}]", {"task": "kitchen.sing", "id": "the one"})
-    first = system.set_aside(system.participant.engine)
-
-    with system.participant.engine.begin() as connection:
+@pytest.mark.parametrize("side", ["participant", "sagas"])
+@pytest.mark.parametrize("queue_is_there", [True, False])
+def test_a_message_set_aside_is_sent_again_to_its_queue_when_somebody_asks(
+    system: System, side: str, queue_is_there: bool
+) -> None:
+    engine = getattr(system, side).engine
+    queue = COMMANDS if side == "participant" else REPLIES
+    system.put(queue, b"[[1, {}], {}, {}]", {"task": "kitchen.sing", "id": "the one"})
+    first = system.set_aside(engine)
+    with engine.begin() as connection:
+        if not queue_is_there:
+            connection.execute(update(saga_quarantine).values(queue="nobody.declared"))
         assert ask_replay(connection, first.id, "ann")
 
-    def again() -> Quarantined | None:
-        with reading(system.participant.engine) as connection:
-            return next((m for m in read_quarantine(connection) if m.id != first.id), None)
+    def ended() -> Quarantined | None:
+        with reading(engine) as connection:
+            there = read_quarantine(connection)  # for a moment both: it is back before it is gone
+        return there[0] if len(there) == 1 and there[0].replay is None else None
 
-    assert system.until(again).headers["id"] == "the one"  # still unknown, so it came back
+    after = system.until(ended)
+    assert after.headers["id"] == "the one"
+    if queue_is_there:
+        assert after.id > first.id  # it still cannot be handled, so it came back
+        assert after.reason == first.reason
+    else:
+        assert after.id == first.id
+        assert after.reason == f"{first.reason} (not sent again: unroutable)"
     system.still_works()

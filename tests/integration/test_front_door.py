@@ -33,7 +33,7 @@ from sagas_framework.sagas import _digest, new_saga_id
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.storage.tables import saga_instance
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 from sagas_framework.worker.orchestrating import check_declarations
 from tests.integration.kitchen import Meal, MealSaga, OpenTicket
 from tests.integration.kitchen import step as kitchen_step
@@ -223,7 +223,7 @@ class Silence:
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
         raise AssertionError(f"nothing should be sent: {messages}")
 
-    def depth(self, queue: str) -> int | None:
+    def load(self, queue: str) -> Load | None:
         return None
 
     def close(self) -> None: ...

@@ -17,7 +17,7 @@ from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 
 
 class Note(BaseModel):
@@ -47,7 +47,7 @@ class Nowhere:
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
         raise AssertionError(f"nothing should be sent: {messages}")
 
-    def depth(self, queue: str) -> int | None:
+    def load(self, queue: str) -> Load | None:
         return None
 
     def close(self) -> None: ...

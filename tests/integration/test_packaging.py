@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds the library alone, and the README's first example runs on it."""
+"""What a user installs: the wheel holds the library alone, and the first example runs on it."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def metadata(wheel: Path) -> Message:
 
 
 def first_example() -> tuple[str, str]:
-    """The README's first program, and what it says that the program prints."""
-    readme = (ROOT / "README.md").read_text()
-    program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    """The program of the tutorial in one file, and what it says that the program prints."""
+    page = (ROOT / "docs/tutorial/one-file.md").read_text()
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert program is not None
-    printed = re.search(r"```text\n(.*?)```", readme[program.end() :], re.DOTALL)
+    printed = re.search(r"```text\n(.*?)```", page[program.end() :], re.DOTALL)
     assert printed is not None
     return program[1], printed[1]
 
@@ -98,6 +98,14 @@ def test_the_wheel_says_that_it_is_typed_and_brings_its_migrations(files: Sequen
     assert f"{versions}0001_first.py" in files
 
 
+def test_the_wheel_brings_the_consoles_pages(files: Sequence[str]) -> None:
+    console = ROOT / "sagas_framework" / "console"
+    pages = [path for folder in ("templates", "static") for path in (console / folder).rglob("*.*")]
+
+    assert {path.name for path in pages} >= {"base.html", "sagas.html", "style.css", "live.js", "favicon.svg"}
+    assert {str(path.relative_to(ROOT)) for path in pages} <= set(files)
+
+
 def test_the_wheel_has_the_extras_that_the_documents_name(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
     assert metadata["Name"] == "sagas-framework"
@@ -113,7 +121,7 @@ def test_the_wheel_needs_little_without_extras(metadata: Message) -> None:
 
 def test_the_wheel_shows_the_readme(metadata: Message) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert first_example()[0] in str(metadata.get_payload())
+    assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text().strip()
 
 
 def test_the_wheel_brings_the_program_saga(wheel: Path) -> None:
@@ -158,9 +166,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(400)  # pip fetches a dozen packages
-def test_the_readmes_first_example_runs_where_nothing_else_is_installed(
-    environment: Path, tmp_path: Path
-) -> None:
+def test_the_first_example_runs_where_nothing_else_is_installed(environment: Path, tmp_path: Path) -> None:
     program, printed = first_example()
     (tmp_path / "example.py").write_text(program)
 
@@ -178,7 +184,7 @@ def test_without_its_extra_the_program_saga_says_how_to_install_it(environment: 
     assert done.stderr.endswith("Run: pip install 'sagas-framework[cli]'\n")
 
 
-def test_the_readmes_first_example_is_right_for_a_strict_type_checker(tmp_path: Path) -> None:
+def test_the_first_example_is_right_for_a_strict_type_checker(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(first_example()[0])
 
     checked = run(

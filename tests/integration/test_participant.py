@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from sagas_framework import Context, Unavailable
 from sagas_framework.core.ids import Kind
-from sagas_framework.storage.sql import read_quarantine
+from sagas_framework.storage.reads import read_quarantine
 from sagas_framework.transport.envelope import WireMessage
 from tests.integration.kitchen import Handlers, KitchenClosed, answer, make_kitchen, open_tickets, sent
 

@@ -14,7 +14,7 @@ from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.envelope import WireMessage, from_wire, reply_received
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 from tests.integration.kitchen import Handlers, Meal, MealSaga, make_kitchen, open_tickets
 
 
@@ -48,7 +48,7 @@ class Desk:
         self.commands.extend(messages)
         return [Receipt.CONFIRMED] * len(messages)
 
-    def depth(self, queue: str) -> int | None:
+    def load(self, queue: str) -> Load | None:
         return None
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sagas_framework.transport.amqp import AmqpPublisher
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Publisher, Receipt
+from tests.contract.looking import depth
 from tests.contract.test_publisher import Broker, a_message, a_queue
 from tests.servers import OwnRabbitmq
 
@@ -35,13 +36,13 @@ def test_a_broker_that_dies_takes_nothing_until_it_is_back(
 
         own_rabbitmq.kill()
         lost = in_time(publisher, [a_message(queue, 2), a_message(queue, 3)], within=5)
-        depth = publisher.depth(queue.name)
+        waiting = depth(publisher, queue.name)
         own_rabbitmq.start()
         back = [a_message(queue, 4), a_message(queue, 5)]
         found = publisher.publish(back)
 
     assert lost == [Receipt.UNSENT] * 2
-    assert depth is None
+    assert waiting is None
     assert found == [Receipt.CONFIRMED] * 2
     assert "the broker did not take a batch of 2" in caplog.text
     bodies = [message.body for message in Broker(own_rabbitmq.url).take(queue)]
@@ -66,9 +67,9 @@ def test_a_broker_that_was_wiped_has_our_queues_declared_again(own_rabbitmq: Own
 
         own_rabbitmq.reset()
 
-        assert publisher.depth(queue.name) in (0, None)  # None: the first to notice
+        assert depth(publisher, queue.name) in (0, None)  # None: the first to notice
         assert publisher.publish([a_message(queue)]) == [Receipt.CONFIRMED]
-        assert publisher.depth(queue.name) == 1
+        assert depth(publisher, queue.name) == 1
 
 
 def test_a_broker_that_hangs_is_waited_for_no_longer_than_said(own_rabbitmq: OwnRabbitmq) -> None:

@@ -19,6 +19,7 @@ from sagas_framework.core.instance import OutcomeKind, Phase
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
 from sagas_framework.testing import POLICY, Run, Simulation, scenario
 from sagas_framework.testing.network import Network
+from sagas_framework.transport.publisher import Load
 from tests.simulation.shapes import (
     SHAPES,
     Charge,
@@ -557,10 +558,10 @@ def test_20_a_broker_that_is_wiped_at_each_step_behind_a_backlog_that_never_empt
 ) -> None:
     """Rule 21: no queue is ever seen empty, so nothing is presumed lost; after a cap it is sent anyway."""
 
-    def never_empty(network: Network, queue: str) -> int:
-        return 5
+    def never_empty(network: Network, queue: str) -> Load:
+        return Load(5)
 
-    monkeypatch.setattr(Network, "depth", never_empty)
+    monkeypatch.setattr(Network, "load", never_empty)
 
     run = COMP_PIVOT.replay(
         {

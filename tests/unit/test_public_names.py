@@ -7,6 +7,7 @@ import sagas_framework
 PUBLIC = [
     "NOTHING_TO_UNDO",
     "Act",
+    "Checkup",
     "Command",
     "Compensation",
     "ConfigurationError",
@@ -31,6 +32,7 @@ PUBLIC = [
     "SagaCompensated",
     "SagaInstance",
     "SagaNotEnded",
+    "SagaPage",
     "SagaRun",
     "Sagas",
     "SagasError",
@@ -42,9 +44,14 @@ PUBLIC = [
     "Undo",
     "UnknownRun",
     "UnknownSaga",
+    "WireProtocol",
+    "check_orchestrator",
+    "check_participant",
     "make_engine",
     "orchestrator_app",
     "participant_app",
+    "reading",
+    "undo_task",
 ]
 
 

@@ -23,7 +23,7 @@ from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.ports import Beat, Quarantined
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 from tests.unit.core.stories import NOON, REPLIES, DeliverOrderSaga, OrderState, error_of
 
 WORKER = '''
@@ -74,8 +74,8 @@ class NoBroker:
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
         return [Receipt.CONFIRMED for _ in messages]
 
-    def depth(self, queue: str) -> int | None:
-        return 0
+    def load(self, queue: str) -> Load | None:
+        return Load(0)
 
     def close(self) -> None:
         pass
@@ -112,7 +112,7 @@ class Shop:
     def after(self, seconds: float, *, lost: bool = False) -> None:
         """Time passes, and the timekeeper looks. `lost`: every queue was seen empty meanwhile."""
         self.module.time[0] += timedelta(seconds=seconds)
-        queues = [queue.name for queue in self.sagas.command_queues]
+        queues = [queue.name for queue in self.sagas.definitions.queues]
         self.orchestrator.fire_timers(dict.fromkeys(queues, self.now) if lost else {})
 
     def sleeps(self, seconds: float) -> None:
@@ -186,14 +186,17 @@ class Shop:
     # ---- workers ----------------------------------------------------------------------------------
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """An orchestrator that obeys acts, and sends what somebody wants replayed, in a thread."""
+    def working(self, trouble: str | None = None) -> Iterator[None]:
+        """An orchestrator that obeys acts, and sends what somebody wants replayed, in a thread.
+
+        `trouble`: why nothing can be sent.
+        """
         over = threading.Event()
 
         def work() -> None:
             while not over.wait(0.02):
                 self.orchestrator.obey_acts()
-                self.orchestrator.store.take_replays()
+                self.orchestrator.store.replay(lambda messages: [trouble] * len(messages))
 
         thread = threading.Thread(target=work)
         thread.start()

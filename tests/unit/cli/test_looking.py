@@ -70,6 +70,10 @@ def test_the_list_can_be_narrowed(shop: Shop) -> None:
     assert keys("--key", "old") == ["old"]
     assert keys("--older-than", "1h30m") == ["old"]
     assert keys("--saga", "create_order") == []
+    assert keys("--outcome", "ok") == ["old"]
+    assert keys("--outcome", "refused") == []
+    assert keys("--waits-for", "consumer_service.verify_consumer_details") == ["young"]
+    assert keys("--waits-for", "restaurant_service.create_ticket") == []
     assert keys("--limit", "1") == ["young"]
 
 
@@ -85,6 +89,32 @@ def test_a_filter_that_nothing_fits_does_not_say_that_there_is_no_saga(shop: Sho
     shop.start()
 
     assert shop.say("list", "--status", "parked").stdout == "No saga is like that.\n"
+
+
+def test_open_sagas_are_listed_with_the_oldest_first(shop: Shop) -> None:
+    for key in ("a", "b"):
+        shop.start(key)
+        shop.sleeps(60)
+    shop.parked_after_pivot("parked")
+
+    assert [listed["key"] for listed in shop.json("list", "--open")["sagas"]] == ["parked", "a", "b"]
+
+
+def test_an_outcome_that_does_not_exist_is_a_wrong_call(shop: Shop) -> None:
+    result = shop.say("list", "--outcome", "sad")
+
+    assert result.exit_code == 1
+    assert "'sad' is not one of 'ok', 'refused', 'failed', 'cancelled', 'expired'" in result.stderr
+
+
+def test_a_span_of_more_than_a_hundred_years_is_a_wrong_call(shop: Shop) -> None:
+    for call in (["list", "--older-than"], ["stuck", "--waiting"]):
+        for span in ("36501d", "999999999999d"):
+            result = shop.say(*call, span)
+
+            assert result.exit_code == 1
+            assert f"'{span}' is too long: at most 36500d." in result.stderr
+        assert shop.say(*call, "36500d").exit_code == 0
 
 
 @pytest.mark.parametrize("span", ["soon", "10", "10m later", "-5m"])
@@ -125,13 +155,36 @@ Waiting 14 s for restaurant_service.create_ticket (try 1); turns back in 4 min
 
 Step                               Phase        Tries  Undo tries
 reject_order                       done         -      -
+    its effect now: there
 verify_consumer_details            done         1      -
+    its effect now: no effect
 create_restaurant_ticket           sent         1      -
+    its effect now: unknown
 authorize_card                     not reached  -      -
 approve_restaurant_ticket (pivot)  not reached  -      -
 """
     )
     assert '"address": "Main Street 1"' in text
+
+
+def test_where_there_is_room_the_effect_of_each_step_has_a_column(shop: Shop) -> None:
+    shop.parked_undo()
+
+    text = shop.say("show", "order-1", env={"COLUMNS": "100"}).stdout
+
+    assert (
+        """\
+Step                               Phase                 Tries  Undo tries  Its effect now
+reject_order                       undone                -      1           undone
+verify_consumer_details            nothing to undo       1      -           no effect
+create_restaurant_ticket           undo pausing, parked  1      5           still there
+    KitchenOffline: says KitchenOffline
+authorize_card                     refused               1      -           never happened
+    CardRefused: says CardRefused
+approve_restaurant_ticket (pivot)  not reached           -      -           never happened
+"""
+    ) in text
+    assert "its effect now" not in text
 
 
 def test_show_tells_what_an_operator_can_do_with_the_line_to_type(shop: Shop) -> None:
@@ -197,13 +250,13 @@ def test_show_as_json_has_everything_and_every_step_its_counts(shop: Shop) -> No
     shown = shop.json("show", "order-1")
 
     assert set(shown) == {
-        *("id", "saga", "version", "key", "status", "outcome", "revision"),
+        *("id", "saga", "version", "key", "status", "outcome", "waits", "revision"),
         *("created_at", "updated_at", "ended_at"),
-        *("why", "state", "steps", "history", "declared", "can_do", "acts"),
+        *("why", "queue", "same", "state", "steps", "history", "declared", "can_do", "acts"),
     }
     assert shown["id"] == saga_id
     assert shown["state"]["ticket_id"] == 7
-    assert all({"name", "phase", "attempts", "tries"} <= set(step) for step in shown["steps"])
+    assert all({"name", "phase", "effect", "attempts", "tries"} <= set(step) for step in shown["steps"])
     assert [step["phase"] for step in shown["steps"]][-3:] == ["refused", "pending", "pending"]
     assert shown["history"][0]["entry"] == "started"
 
@@ -229,6 +282,25 @@ def test_a_version_that_the_module_does_not_declare_is_shown_and_said_to_stand_s
     assert "It declares: create_order version 1, deliver_order version 1." in text
     assert shown["declared"] is False
     assert shown["can_do"] == []
+
+
+def test_a_saga_that_was_started_with_other_steps_is_shown_and_said_to_stand_still(shop: Shop) -> None:
+    shop.until("create_restaurant_ticket")
+    shop.sleeps(1)
+    shop.completed("order-2")
+    with shop.sagas.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE saga_instance SET shape = 'another'")
+
+    text, ended = shop.say("show", "order-1").stdout, shop.say("show", "order-2").stdout
+
+    assert (
+        "worker declares deliver_order version 1 with other steps than this saga was started with, so its "
+        "workers do not move it."
+    ) in text
+    assert "Completed: every effect is kept." in ended
+    assert "declares" not in ended
+    assert shop.json("show", "order-1")["declared"] is False
+    assert [listed["key"] for listed in shop.json("list")["sagas"]] == ["order-2", "order-1"]
 
 
 def test_an_act_that_nobody_has_taken_and_one_that_was_refused_are_shown(shop: Shop) -> None:
@@ -327,7 +399,7 @@ def test_the_history_as_json_is_as_everywhere(shop: Shop) -> None:
 
     told = shop.json("history", "order-1")
 
-    assert told["history"] == shop.sagas.describe(saga_id)["history"]
+    assert told["history"] == shop.sagas.view(saga_id).to_json()["history"]
     assert told["status"] == "completed"
 
 
@@ -344,7 +416,8 @@ def test_nothing_is_wider_than_80_columns_but_what_is_to_be_copied(shop: Shop) -
     shop.parked_undo("order-1")
     shop.parked_after_pivot("order-2")
 
-    for call in (["list"], ["show", "order-1"], ["show", "order-2"], ["history", "order-1"], ["health"]):
+    shows = [["show", "order-1"], ["show", "order-2"], ["why", "order-1"], ["why", "order-2"]]
+    for call in (["list"], *shows, ["stuck"], ["history", "order-1"], ["health"]):
         for line in shop.say(*call, env=NARROW).stdout.splitlines():
             assert len(line) <= 80 or line.startswith("saga -A worker"), line
 

@@ -17,6 +17,8 @@ READERS = [
     ["list"],
     ["show", "order-1"],
     ["history", "order-1"],
+    ["why", "order-1"],
+    ["stuck"],
     ["retry", "order-1", "--reason", "x"],
     ["skip", "order-1", "--reason", "x"],
     ["complete", "order-1", "--reason", "x"],

@@ -12,7 +12,7 @@ from sagas_framework.cli import acting
 from sagas_framework.cli.finding import find
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import Quarantined
-from sagas_framework.storage.sql import read_quarantine
+from sagas_framework.storage.reads import read_quarantine
 from tests.unit.cli.shop import NOON, PARTICIPANT, WORKER, Shop, say
 
 WITHOUT_DATABASE = PARTICIPANT.replace(
@@ -67,7 +67,7 @@ def test_a_replay_is_asked_for_by_name_and_leaves_with_a_worker(shop: Shop) -> N
         result = shop.say("quarantine", "replay", "1", "--by", "ann")
 
     assert result.exit_code == 0
-    assert result.stdout == "done: a worker took message 1 and sends it to order_service.replies.\n"
+    assert result.stdout == "done: a worker took message 1 and sent it to order_service.replies.\n"
     assert kept(shop) == []
 
 
@@ -90,7 +90,26 @@ def test_a_replay_need_not_be_waited_for(shop: Shop) -> None:
 
     told = shop.json("quarantine", "replay", "1", "--by", "ann", "--no-wait")
 
-    assert told == {"id": 1, "became": "stored", "by": "ann", "reason": None}
+    assert told == {"id": 1, "became": "stored", "by": "ann", "reason": None, "why": None}
+
+
+def test_a_replay_that_the_broker_does_not_take_leaves_the_message_and_says_why(shop: Shop) -> None:
+    shop.set_aside()
+
+    with shop.working(trouble="unroutable"):
+        result = shop.say("quarantine", "replay", "1", "--by", "ann")
+        told = shop.json("quarantine", "replay", "1", "--by", "ann", exit_code=1)
+
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "refused: message 1 stays in the quarantine, under its number.\n"
+        "no saga has the id 4711 (not sent again: unroutable)\n"
+    )
+    assert (told["became"], told["why"]) == (
+        "refused",
+        "no saga has the id 4711 (not sent again: unroutable)",
+    )
+    assert [(message.id, message.replay) for message in kept(shop)] == [(1, None)]
 
 
 def test_a_dropped_message_is_gone_and_was_printed_a_last_time(shop: Shop) -> None:

@@ -280,7 +280,7 @@ def test_without_a_name_the_act_means_the_only_step_that_waits() -> None:
 
     decision = run.operator(Act.RETRY)
 
-    assert decision.answer == "attempt 2"
+    assert decision.answer == "try 2"
 
 
 def test_without_a_name_nothing_is_done_when_none_waits() -> None:

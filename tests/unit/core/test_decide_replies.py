@@ -142,7 +142,7 @@ def test_a_failure_of_an_older_attempt_does_not_count() -> None:
 
     decision = run.happens(run.reply_of(TICKET, Kind.DO, 1, Result.FAILED))
 
-    assert decision.ignored == "attempt 1 is over"
+    assert decision.ignored == "try 1 is over"
     assert run.in_flight == [f"{TICKET} do 2"]
 
 

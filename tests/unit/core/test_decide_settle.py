@@ -129,7 +129,7 @@ def test_a_late_failure_while_settling_does_not_count() -> None:
 
     decision = run.happens(run.reply_of(PIVOT, Kind.DO, 1, Result.FAILED))
 
-    assert decision.ignored == "attempt 1 is over"
+    assert decision.ignored == "try 1 is over"
     assert run.phase(PIVOT) is Phase.SETTLING
 
 

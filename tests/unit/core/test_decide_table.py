@@ -303,7 +303,7 @@ def _foreign(run: Run, name: str) -> ReplyReceived:
 def _look(run: Run, name: str, *, lost: bool) -> TimerFired:
     """At the moment when the message in flight is looked for (or soon, when there is none)."""
     flight = _record(run, name).flight
-    at = flight.check_at if flight else run.now + timedelta(milliseconds=1)
+    at = (flight and flight.check_at) or run.now + timedelta(milliseconds=1)
     queues = ("restaurant_service.commands", "delivery_service.commands")
     return TimerFired(SAGA_ID, at, dict.fromkeys(queues, at) if lost else {})
 

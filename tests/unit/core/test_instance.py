@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagas_framework.core.events import Act
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import (
+    Cause,
     Flight,
     Intent,
     Outcome,
@@ -20,11 +22,13 @@ from sagas_framework.core.instance import (
     Phase,
     Status,
     StepRecord,
+    Waiting,
     steps_from_json,
     steps_to_json,
     with_due,
+    with_waiting,
 )
-from tests.unit.core.stories import CREATE_ORDER, NOON, Run, new_instance, seconds
+from tests.unit.core.stories import CREATE_ORDER, DELIVER_ORDER, NOON, Run, new_instance, seconds
 
 # ---- as JSON --------------------------------------------------------------------------------------
 
@@ -47,7 +51,8 @@ FLIGHTS = st.builds(
     task=TEXTS,
     queue=TEXTS,
     sent_at=TIMES,
-    check_at=TIMES,
+    since=TIMES,
+    check_at=st.none() | TIMES,
     resends=COUNTS,
     pauses=COUNTS,
     payload=st.none() | OBJECTS,
@@ -123,7 +128,7 @@ def test_what_only_has_its_default_in_the_row_of_an_older_release_is_read() -> N
 
 
 def flight(check_at: datetime) -> Flight:
-    return Flight(Kind.DO, 1, "id", "task", "queue", NOON, check_at)
+    return Flight(Kind.DO, 1, "id", "task", "queue", NOON, NOON, check_at)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +177,89 @@ def test_everything_in_flight_is_named_with_its_step() -> None:
     instance = replace(new_instance(CREATE_ORDER), steps=steps)
 
     assert [record.name for record, _ in instance.in_flight()] == ["one", "three"]
+
+
+# ---- what it waits for ------------------------------------------------------------------------------
+
+
+def test_a_saga_that_nobody_has_taken_up_waits_for_an_orchestrator() -> None:
+    assert with_waiting(new_instance(CREATE_ORDER), NOON).waiting == Waiting(Cause.START, "", NOON)
+
+
+def test_it_waits_for_the_answer_of_the_task_in_flight_since_it_was_sent() -> None:
+    run = Run().start()
+    run.now += seconds(5)
+
+    run.succeeds("verify_consumer_details")
+
+    waits = Waiting(Cause.ANSWER, "restaurant_service.create_ticket", NOON + seconds(5))
+    assert run.instance.waiting == waits
+
+
+def test_sending_again_does_not_begin_the_wait_anew() -> None:
+    run = Run().until("create_restaurant_ticket")
+    before = run.instance.waiting
+
+    run.after(30, {"restaurant_service.commands": NOON + seconds(30)})
+
+    assert run.flight("create_restaurant_ticket").resends == 1
+    assert run.instance.waiting == before
+
+
+def test_a_failed_try_has_it_wait_for_the_pause_and_the_next_try_for_the_answer_again() -> None:
+    run = Run().until("create_restaurant_ticket")
+
+    run.now += seconds(1)
+    run.fails()
+    pausing = run.instance.waiting
+    run.after(1)
+
+    assert pausing == Waiting(Cause.PAUSE, "create_restaurant_ticket", NOON + seconds(1))
+    again = Waiting(Cause.ANSWER, "restaurant_service.create_ticket", NOON + seconds(2))
+    assert run.instance.waiting == again
+
+
+def test_what_is_parked_waits_for_a_person_at_its_step_until_somebody_acts() -> None:
+    run = Run(DELIVER_ORDER).until("start_delivery")
+
+    run.now += seconds(3)
+    run.refuses("NoCourier")
+    parked = run.instance.waiting
+    run.operator(Act.SKIP)
+
+    assert parked == Waiting(Cause.PERSON, "start_delivery", NOON + seconds(3))
+    assert run.instance.waiting == Waiting(Cause.ANSWER, "consumer_service.send_receipt", NOON + seconds(3))
+
+
+def test_a_person_is_needed_more_than_an_answer_that_may_still_come() -> None:
+    run = Run(DELIVER_ORDER).until("start_delivery")
+
+    run.after(timedelta(minutes=5))
+
+    assert run.in_flight == ["start_delivery do 1"]
+    assert run.instance.waiting == Waiting(Cause.PERSON, "start_delivery", NOON + timedelta(minutes=5))
+
+
+def test_the_answer_to_an_undoing_is_waited_for_by_the_compensations_name() -> None:
+    run = Run().until("authorize_card")
+
+    run.refuses("CardRefused")
+
+    assert run.instance.waiting == Waiting(Cause.ANSWER, "restaurant_service.reject_ticket", NOON)
+
+
+def test_while_a_local_step_is_to_run_it_waits_for_the_orchestrators_next_look() -> None:
+    run = Run(local_by_hand=True)
+
+    run.start()
+
+    assert run.instance.waiting == Waiting(Cause.TURN, "", NOON)
+
+
+def test_what_has_ended_waits_for_nothing() -> None:
+    completed, compensated = Run().start().until_end(), Run().until("authorize_card")
+    compensated.refuses("CardRefused")
+    compensated.until_end()
+
+    assert completed.instance.waiting is None
+    assert compensated.instance.waiting is None

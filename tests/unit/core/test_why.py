@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from sagas_framework.core.events import Act
-from sagas_framework.core.why import in_words, times, why
+from sagas_framework.core.why import MOST, QueueSeen, clock_time, count, in_words, queue_of, times, why
 from tests.unit.core.stories import DELIVER_ORDER, NOON, OrderState, Run, new_instance, seconds
 
 TICKETS = "restaurant_service.commands"
@@ -49,7 +49,7 @@ def test_a_command_sent_again_still_counts_from_when_it_was_first_sent() -> None
     run.now += seconds(4)
 
     assert sentence(run) == (
-        "Waiting 1 min 4 s for restaurant_service.create_ticket (try 1, sent again twice); "
+        "Waiting 1 min 4 s for restaurant_service.create_ticket (try 1, sent again twice, last 4 s ago); "
         "turns back in 3 min 56 s."
     )
 
@@ -67,7 +67,7 @@ def test_a_later_try_says_why_the_one_before_failed() -> None:
     )
 
 
-def test_of_a_later_try_that_was_sent_again_the_row_knows_only_the_last_time() -> None:
+def test_a_later_try_that_was_sent_again_counts_from_when_that_try_was_first_sent() -> None:
     run = Run().until("create_restaurant_ticket")
     run.fails()
     run.after(1)
@@ -75,8 +75,8 @@ def test_of_a_later_try_that_was_sent_again_the_row_knows_only_the_last_time() -
     run.after(10, {TICKETS: run.now + seconds(10)})
     run.now += seconds(3)
 
-    assert "Waiting for restaurant_service.create_ticket (try 2, sent again once, last 3 s ago)" in sentence(
-        run
+    assert sentence(run).startswith(
+        "Waiting 13 s for restaurant_service.create_ticket (try 2, sent again once, last 3 s ago); "
     )
 
 
@@ -270,6 +270,134 @@ def test_what_was_skipped_by_hand_is_said_of_an_ended_saga() -> None:
     )
 
 
+# ---- the broker's side --------------------------------------------------------------------------------
+
+
+def seen(messages: int = 0, consumers: int | None = 0, *, at: datetime = NOON) -> QueueSeen:
+    """The queue of restaurant_service, looked at once."""
+    return QueueSeen(TICKETS, at, messages, consumers).after(None)
+
+
+def waiting_for_a_ticket() -> Run:
+    """For 9 s."""
+    run = Run().until("create_restaurant_ticket")
+    run.now += seconds(9)
+    return run
+
+
+def test_the_sentence_says_that_no_worker_takes_from_the_queue_and_who_else_waits() -> None:
+    run = waiting_for_a_ticket()
+    queue = QueueSeen(TICKETS, run.now, 1204, 0, unattended_since=NOON)
+
+    assert why(run.instance, run.now, run.saga, queue=queue, same=1203) == (
+        "Waiting 9 s for restaurant_service.create_ticket (try 1); turns back in 4 min 51 s. "
+        "No worker takes from restaurant_service.commands since 12:00. "
+        "1,204 messages wait in restaurant_service.commands. 1,203 more sagas wait for the same."
+    )
+
+
+def test_of_a_queue_that_workers_take_from_only_what_waits_is_told() -> None:
+    run = waiting_for_a_ticket()
+
+    def told(queue: QueueSeen) -> str:
+        return why(run.instance, run.now, run.saga, queue=queue).partition("in 4 min 51 s.")[2]
+
+    assert told(seen(1, 3, at=run.now)) == " 1 message waits in restaurant_service.commands."
+    assert told(seen(0, 3, at=run.now)) == ""
+    assert told(seen(20_000, None, at=run.now)) == " 20,000 messages wait in restaurant_service.commands."
+
+
+def test_what_was_seen_of_a_queue_long_ago_is_not_told() -> None:
+    run = waiting_for_a_ticket()
+
+    just_now = why(run.instance, run.now, queue=seen(at=run.now - seconds(60)))
+    long_ago = why(run.instance, run.now, queue=seen(at=run.now - seconds(61)))
+
+    assert "No worker takes" in just_now
+    assert long_ago == sentence_without_declaration(run)
+
+
+def sentence_without_declaration(run: Run) -> str:
+    return why(run.instance, run.now)
+
+
+@pytest.mark.parametrize(
+    ("same", "told"),
+    [
+        (0, ""),
+        (1, " 1 more saga waits for the same."),
+        (MOST, " 10,000 more sagas wait for the same."),
+        (MOST + 1, " 10,000+ more sagas wait for the same."),
+    ],
+)
+def test_how_many_more_wait_is_counted_up_to_a_bound(same: int, told: str) -> None:
+    run = waiting_for_a_ticket()
+
+    assert why(run.instance, run.now, same=same) == sentence_without_declaration(run) + told
+
+
+def test_others_that_are_parked_stand_at_the_same_step() -> None:
+    run = Run(DELIVER_ORDER).until("start_delivery")
+    run.refuses("NoCourier")
+
+    assert why(run.instance, run.now, same=1).endswith(" 1 more saga is parked at the same step.")
+    assert why(run.instance, run.now, same=2).endswith(" 2 more sagas are parked at the same step.")
+
+
+def test_a_late_step_is_parked_and_its_queue_still_tells_why() -> None:
+    run = Run(DELIVER_ORDER).until("start_delivery")
+    run.after(timedelta(minutes=5))
+    queue = QueueSeen("delivery_service.commands", run.now, 0, 0).after(None)
+
+    assert queue_of(run.instance) == "delivery_service.commands"
+    assert "No worker takes from delivery_service.commands since 12:05." in why(
+        run.instance, run.now, run.saga, queue=queue
+    )
+
+
+def test_only_what_is_in_flight_has_a_queue() -> None:
+    waiting, pausing, ended = Run().until("create_restaurant_ticket"), Run(), Run().start()
+    pausing.until("create_restaurant_ticket").fails()
+    ended.until_end()
+
+    assert queue_of(waiting.instance) == TICKETS
+    assert queue_of(pausing.instance) is None
+    assert queue_of(ended.instance) is None
+    assert queue_of(new_instance(DELIVER_ORDER)) is None
+
+
+def test_a_queue_is_unattended_since_the_first_look_that_found_nobody() -> None:
+    first = seen(5, 0)
+    second = QueueSeen(TICKETS, NOON + seconds(2), 6, 0).after(first)
+    attended = QueueSeen(TICKETS, NOON + seconds(4), 6, 1).after(second)
+    again = QueueSeen(TICKETS, NOON + seconds(6), 6, 0).after(attended)
+
+    assert first.unattended_since == second.unattended_since == NOON
+    assert attended.unattended_since is None
+    assert again.unattended_since == NOON + seconds(6)
+
+
+def test_a_look_long_ago_does_not_say_since_when_a_queue_is_unattended() -> None:
+    later = QueueSeen(TICKETS, NOON + timedelta(hours=8), 0, 0).after(seen(5, 0))
+
+    assert later.unattended_since == NOON + timedelta(hours=8)
+
+
+def test_a_broker_that_does_not_count_consumers_says_nothing_of_them() -> None:
+    assert seen(5, None).unattended_since is None
+
+
+def test_a_queue_as_json() -> None:
+    assert seen(5, 0).to_json() == {
+        "name": TICKETS,
+        "messages": 5,
+        "consumers": 0,
+        "unattended_since": NOON.isoformat(),
+        "seen_at": NOON.isoformat(),
+    }
+    assert seen(5, 1).to_json()["unattended_since"] is None
+
+
 # ---- nobody looks -----------------------------------------------------------------------------------
 
 
@@ -315,6 +443,27 @@ def test_what_others_said_is_quoted_in_one_line_and_not_at_length() -> None:
 )
 def test_a_span_is_told_in_its_two_largest_units(span: timedelta, told: str) -> None:
     assert in_words(span) == told
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (0, "0 sagas"),
+        (1, "1 saga"),
+        (1204, "1,204 sagas"),
+        (MOST, "10,000 sagas"),
+        (MOST + 1, "10,000+ sagas"),
+    ],
+)
+def test_a_count_stops_at_its_bound(number: int, told: str) -> None:
+    assert count(number, "saga", "sagas") == told
+
+
+def test_a_time_of_day_is_utc_and_has_its_date_unless_it_is_today() -> None:
+    in_india = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
+
+    assert clock_time(in_india, NOON + seconds(1)) == "12:00"
+    assert clock_time(NOON - timedelta(hours=13), NOON) == "2026-02-28 23:00"
 
 
 def test_how_often_is_told_in_words() -> None:

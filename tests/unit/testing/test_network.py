@@ -11,6 +11,7 @@ from sagas_framework.testing.network import Names, Network
 from sagas_framework.testing.world import World
 from sagas_framework.transport.envelope import Envelope, to_wire
 from sagas_framework.transport.publisher import Receipt
+from tests.contract.looking import depth
 
 MESSAGE = to_wire(
     Envelope("stock", "stock.reserve", "m-1", "s-1", {"order": 1}, headers={"saga_operation_id": "o-1"})
@@ -43,9 +44,9 @@ def test_a_message_meets_its_fate(fate: str, receipt: Receipt, soon: int, late: 
     assert broker.publish([MESSAGE]) == [receipt]
 
     broker.world.run(until=1)
-    assert broker.depth("stock") == soon
+    assert depth(broker, "stock") == soon
     broker.world.run(until=60)
-    assert broker.depth("stock") == late
+    assert depth(broker, "stock") == late
 
 
 def test_a_message_that_waits_is_gone_when_the_broker_is_wiped() -> None:
@@ -55,7 +56,7 @@ def test_a_message_that_waits_is_gone_when_the_broker_is_wiped() -> None:
 
     broker.wipe()
 
-    assert broker.depth("stock") == 0
+    assert depth(broker, "stock") == 0
 
 
 def test_a_queue_that_does_not_exist_takes_nothing() -> None:
@@ -72,4 +73,4 @@ def test_messages_are_taken_in_the_order_in_which_they_came() -> None:
     broker.world.run(until=60)
 
     assert [message.headers["id"] for message in broker.take("stock", 9)] == ["m-2", "m-1"]
-    assert broker.depth("stock") == 0
+    assert depth(broker, "stock") == 0

@@ -290,3 +290,57 @@ def never_run_but_read_by_the_type_checker() -> None:
     story.expects(AuthorizeCard).replies(TicketCreated(ticket_id=7))  # type: ignore[arg-type]
     story.expects(RejectTicket).replies(TicketCreated(ticket_id=7))  # type: ignore[arg-type]
     story.expects(TicketCreated)  # type: ignore[call-overload]
+
+
+# ---- participants without an inbox ------------------------------------------------------------------
+
+bakery = Service("bakery", protocol="demo-0.1")
+
+
+class Bake(Command[None], service=bakery, name="bake"):
+    pass
+
+
+class ThrowAway(Compensation[Bake], service=bakery, name="throw_away"):
+    pass
+
+
+def remember_order(state: State, result: str) -> None:
+    state.order = result
+
+
+class BakeSaga(Saga[State], name="bake", version=1):
+    bake = step.command(Bake, lambda state: Bake(), compensation=lambda state: ThrowAway())
+    pay = step.task(
+        "till.pay", lambda state: {"order_id": state.order_id}, on_success=remember_order, pivot=True
+    )
+
+
+def test_a_plain_task_returns_its_result() -> None:
+    story = scenario(BakeSaga, State()).expects(Bake).replies().expects(BakeSaga.pay.command).returns("paid")
+
+    assert story.ends(Status.COMPLETED).state.order == "paid"
+
+
+def test_a_compensation_that_nobody_answers_is_confirmed_by_the_broker() -> None:
+    story = scenario(BakeSaga, State()).expects(Bake).replies().expects(BakeSaga.pay.command).fails()
+
+    story.expects(ThrowAway).confirmed().ends(Status.COMPENSATED)
+
+    assert story.words[-2:] == ["bake.compensated", "compensated"]
+
+
+def test_what_is_answered_is_not_confirmed() -> None:
+    expected = scenario(BakeSaga, State()).expects(Bake)
+
+    with pytest.raises(DefinitionError, match="Bake is answered: write"):
+        expected.confirmed()
+
+
+def test_what_a_person_says_of_a_silent_participant() -> None:
+    silent = scenario(BakeSaga, State()).expects(Bake).never_answers().ends(Status.PARKED)
+    silent.operator(Act.WITHDRAW).ends(Status.COMPENSATED)
+
+    silent = scenario(BakeSaga, State()).expects(Bake).replies().expects(BakeSaga.pay.command).never_answers()
+    silent.ends(Status.PARKED)
+    assert silent.operator(Act.COMPLETE, reply="in cash").ends(Status.COMPLETED).state.order == "in cash"

@@ -127,3 +127,11 @@ def test_a_saga_that_may_take_days_is_given_them() -> None:
     assert simulation.ended_by > timedelta(days=3).total_seconds()
     assert simulation.policy.sendable_for > timedelta(days=3)
     simulation.check(30)
+
+
+def test_a_step_without_an_inbox_is_not_simulated() -> None:
+    class ThankSaga(Saga[State], name="thank", version=1):
+        thank = step.task("post.thank", lambda state: {"order": state.order}, pivot=True)
+
+    with pytest.raises(DefinitionError, match=r"ThankSaga\.thank is done by post, which keeps no inbox"):
+        Simulation(ThankSaga, State(order=1))

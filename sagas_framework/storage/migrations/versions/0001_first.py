@@ -34,6 +34,7 @@ def upgrade() -> None:
         Column("key", String(200), nullable=False),
         Column("status", String(16), nullable=False),
         Column("outcome", _json, nullable=True),
+        Column("outcome_kind", String(16), nullable=True),
         Column("state", _json, nullable=False),
         Column("steps", _json, nullable=False),
         Column("revision", Integer, nullable=False),
@@ -43,12 +44,29 @@ def upgrade() -> None:
         Column("updated_at", _moment, nullable=False),
         Column("ended_at", _moment, nullable=True),
         Column("due_at", _moment, nullable=True),
-        UniqueConstraint("saga", "key", name="saga_instance_key"),
+        Column("cause", String(16), nullable=True),
+        Column("waits_for", String(255), nullable=True),
+        Column("waits_since", _moment, nullable=True),
+        UniqueConstraint("key", "saga", name="saga_instance_key"),
     )
     op.create_index(
         "saga_instance_due", "saga_instance", ["due_at"], postgresql_where=text("due_at IS NOT NULL")
     )
-    op.create_index("saga_instance_listed", "saga_instance", ["status", "created_at"])
+    op.create_index("saga_instance_listed", "saga_instance", ["status", "id"], postgresql_include=["saga"])
+    op.create_index(
+        "saga_instance_outcome",
+        "saga_instance",
+        ["outcome_kind", "status", "id"],
+        postgresql_include=["saga"],
+        postgresql_where=text("outcome_kind <> 'ok'"),
+        sqlite_where=text("outcome_kind <> 'ok'"),
+    )
+    op.create_index(
+        "saga_instance_waits",
+        "saga_instance",
+        ["waits_for", "cause"],
+        postgresql_where=text("waits_for IS NOT NULL"),
+    )
     op.create_table(
         "saga_history",
         Column("seq", _id, primary_key=True, autoincrement=True),
@@ -77,6 +95,7 @@ def upgrade() -> None:
         Column("answer", Text, nullable=True),
     )
     op.create_index("saga_signal_open", "saga_signal", ["id"], postgresql_where=text("handled_at IS NULL"))
+    op.create_index("saga_signal_of", "saga_signal", ["saga_id", "id"])
     op.create_table(
         "saga_inbox",
         Column("key", String(64), primary_key=True),
@@ -108,6 +127,14 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "saga_queue",
+        Column("queue", String(255), primary_key=True),
+        Column("seen_at", _moment, nullable=False),
+        Column("messages", Integer, nullable=False),
+        Column("consumers", Integer, nullable=True),
+        Column("unattended_since", _moment, nullable=True),
+    )
+    op.create_table(
         "saga_worker",
         Column("worker", String(255), primary_key=True),
         Column("role", String(20), primary_key=True),
@@ -118,5 +145,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("worker", "quarantine", "inbox", "signal", "history", "instance"):
+    for table in ("worker", "queue", "quarantine", "inbox", "signal", "history", "instance"):
         op.drop_table(f"saga_{table}")

@@ -27,7 +27,8 @@ class Option:
         step: on which; None for the whole saga.
         force: it is only obeyed with force.
         consequence: what comes of it, as the end of a sentence.
-        reply: the JSON schema of the reply that completing needs.
+        reply: the JSON schema of the reply that completing needs; for a plain task's result, of which
+            nothing is known, one without a type.
     """
 
     act: Act
@@ -59,14 +60,16 @@ def _of_steps(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> It
         if not waits:
             continue
         reply = _reply_type(saga, record)
-        for act in (Act.RETRY, Act.SKIP, Act.COMPLETE):
+        for act in (Act.RETRY, Act.SKIP, Act.COMPLETE, Act.WITHDRAW):
             # Made without any check, as a stand-in for the reply that the operator will give.
             stand_in = reply.model_construct() if reply is not None and act is Act.COMPLETE else None
             for force in (False, True):
                 decision = _try(saga, instance, now, act, record.name, force, stand_in)
                 if not decision.refused:
                     schema = None if stand_in is None or reply is None else reply.model_json_schema()
-                    told = _consequence(act, record, decision, force)
+                    if act is Act.COMPLETE and (told := _result_of(saga, record)):
+                        schema = {"description": told}
+                    told = _consequence(act, record, decision, force, asked=_has_inbox(saga, record))
                     yield Option(act, record.name, force, told, schema)
                     break
 
@@ -116,13 +119,31 @@ def _reply_type(saga: SagaDefinition, record: StepRecord) -> type[BaseModel] | N
     return wanted if issubclass(wanted, BaseModel) else None
 
 
+def _result_of(saga: SagaDefinition, record: StepRecord) -> str | None:
+    """What completing the step by hand should say of a plain task's result; None if nobody takes it."""
+    step = saga.steps[saga.index(record.name)]
+    if record.phase in _BACKWARD or not isinstance(step, CommandStep) or step.on_success is None:
+        return None
+    return f"what {step.command.contract.task} returned" if step.command.answers_anything else None
+
+
+def _has_inbox(saga: SagaDefinition, record: StepRecord) -> bool:
+    """Whether what the step does happens once, however often it is sent."""
+    step = saga.steps[saga.index(record.name)]
+    return not isinstance(step, CommandStep) or step.has_inbox
+
+
 def _asks(decision: Decision) -> bool:
     return any(command.kind is Kind.SETTLE for command in decision.commands)
 
 
-def _consequence(act: Act, record: StepRecord, decision: Decision, force: bool) -> str:
+def _consequence(act: Act, record: StepRecord, decision: Decision, force: bool, *, asked: bool) -> str:
     if act is Act.RETRY:
-        return _of_retry(record)
+        return _of_retry(record, asked)
+    if act is Act.WITHDRAW:
+        return "counts it as never happened, and undoes what was done before it"
+    if act is Act.COMPLETE and record.phase is Phase.RUNNING and not asked:
+        return "counts it as done: it happened, as you found out"
     backward = record.phase in _BACKWARD
     told = {
         (Act.SKIP, True): "leaves what it did as it is, and undoes the rest",
@@ -139,9 +160,11 @@ def _consequence(act: Act, record: StepRecord, decision: Decision, force: bool) 
     return "has the participant stop undoing it; what it did is then yours to undo by hand"
 
 
-def _of_retry(record: StepRecord) -> str:
+def _of_retry(record: StepRecord, asked: bool) -> str:
     if record.phase in _CLOSING:
         return "asks the participant again"
     if record.phase is Phase.ANSWERED:
         return "takes the reply that came once more"
-    return f"tries {'to undo it' if record.phase in _BACKWARD else 'it'} once more now; nothing happens twice"
+    what = "to undo it" if record.phase in _BACKWARD else "it"
+    but = "nothing happens twice" if asked else "if it did happen, it happens twice"
+    return f"tries {what} once more now; {but}"

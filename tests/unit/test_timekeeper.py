@@ -1,0 +1,92 @@
+"""What a timekeeper notes of the queues that it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sagas_framework.core.why import QueueSeen
+from sagas_framework.orchestrator import Orchestrator
+from sagas_framework.saga import Definitions
+from sagas_framework.storage.memory import MemoryDatabase, MemoryStore
+from sagas_framework.timekeeper import Timekeeper
+from sagas_framework.transport.envelope import WireMessage
+from sagas_framework.transport.publisher import Load, Receipt
+from tests.unit.core.stories import NOON, CreateOrderSaga, seconds
+
+KITCHEN, BANK, REPLIES = "restaurant_service.commands", "accounting_service.commands", "order_service.replies"
+
+
+class Broker:
+    """Says of each queue what a test wants; of one that is not in `loads`, that it cannot be asked."""
+
+    def __init__(self, **loads: Load) -> None:
+        self.loads: dict[str, Load] = loads
+        self.asked: list[str] = []
+
+    def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
+        return [Receipt.CONFIRMED for _ in messages]
+
+    def load(self, queue: str) -> Load | None:
+        self.asked.append(queue)
+        return self.loads.get(queue)
+
+    def close(self) -> None:
+        pass
+
+
+class Clockwork:
+    """A timekeeper over a database in memory, whose time is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.database = MemoryDatabase()
+        self.broker = Broker(**{KITCHEN: Load(3, 0), BANK: Load(0, 2), REPLIES: Load(0, 1)})
+        orchestrator = Orchestrator(
+            MemoryStore(self.database),
+            Definitions([CreateOrderSaga]),
+            self.broker,
+            reply_to=REPLIES,
+            clock=lambda: self.now,
+        )
+        self.timekeeper = Timekeeper(orchestrator, [KITCHEN, BANK])
+
+    def turn(self, after: float = 0) -> dict[str, QueueSeen]:
+        self.now += seconds(after)
+        self.timekeeper.turn()
+        return self.database.queues
+
+
+def seen(queue: str, at: datetime, messages: int, consumers: int, since: datetime | None = None) -> QueueSeen:
+    return QueueSeen(queue, at, messages, consumers, since)
+
+
+def test_every_queue_is_noted_that_of_the_replies_too() -> None:
+    assert Clockwork().turn() == {
+        BANK: seen(BANK, NOON, 0, 2),
+        KITCHEN: seen(KITCHEN, NOON, 3, 0, NOON),
+        REPLIES: seen(REPLIES, NOON, 0, 1),
+    }
+
+
+def test_queues_are_looked_at_every_two_seconds_and_not_with_every_turn() -> None:
+    clockwork = Clockwork()
+
+    clockwork.turn()
+    clockwork.turn(after=1.9)
+    early = len(clockwork.broker.asked)
+    later = clockwork.turn(after=0.1)
+
+    assert early == 3
+    assert later[KITCHEN] == seen(KITCHEN, NOON + seconds(2), 3, 0, NOON)
+
+
+def test_while_the_broker_is_away_it_is_asked_once_and_what_was_noted_stays() -> None:
+    clockwork = Clockwork()
+    before = dict(clockwork.turn())
+    clockwork.broker.loads, clockwork.broker.asked = {}, []
+
+    after = clockwork.turn(after=2)
+
+    assert len(clockwork.broker.asked) == 1
+    assert after == before
