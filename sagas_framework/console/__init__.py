@@ -1,0 +1,16 @@
+"""Pages for operators, as a Flask blueprint that any team mounts. Extra: ``console``."""
+
+from __future__ import annotations
+
+try:
+    from sagas_framework.console.mounting import console
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] not in ("flask", "werkzeug", "itsdangerous", "markupsafe"):
+        raise
+    raise ModuleNotFoundError(
+        f"The console needs {missing.name}, which comes with an extra. "
+        "Run: pip install 'sagas-framework[console]'",
+        name=missing.name,
+    ) from None
+
+__all__ = ["console"]

@@ -1,0 +1,115 @@
+"""What the pages of one console share: the sagas, who may act, and the frame around every page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from flask import request, url_for
+from markupsafe import Markup
+
+from sagas_framework.console.guard import Guard
+from sagas_framework.console.masking import Masking
+from sagas_framework.sagas import Sagas
+
+Link = tuple[str, str | Callable[[], str]]
+"""A name, and an address or what gives it (``lambda: url_for("home")``, which works behind a prefix)."""
+
+
+def _release() -> str:
+    try:
+        return version("sagas-framework")
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "0"
+
+
+RELEASE = _release()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the routes of one console share.
+
+    Args:
+        guard: who may act, and whether a request may.
+        title: of the whole site, shown on every page.
+        links: to pages of the application, before the console's own.
+        more_links: after them.
+        mask: hides what is secret in states and messages.
+    """
+
+    sagas: Sagas
+    guard: Guard
+    title: str
+    links: Sequence[Link] = ()
+    more_links: Sequence[Link] = ()
+    mask: Masking = field(default_factory=Masking)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the templates know as ``console``: `base.html` needs nothing else.
+
+    Args:
+        endpoint: of the blueprint as it is mounted: ``sagas``, or ``admin.sagas`` inside another one.
+    """
+
+    desk: Desk
+    endpoint: str
+
+    @property
+    def title(self) -> str:
+        return self.desk.title
+
+    @property
+    def release(self) -> str:
+        return f"sagas-framework {RELEASE}"
+
+    @property
+    def service(self) -> str:
+        return self.desk.sagas.service
+
+    @property
+    def links(self) -> list[tuple[str, str, bool]]:
+        """``(name, address, whether it is this page)``, the console's own in the middle."""
+        sagas = self.url("list_sagas")
+        before = [_resolved(link) for link in self.desk.links]
+        after = [_resolved(link) for link in self.desk.more_links]
+        here = self.endpoint in request.blueprints
+        return [*before, ("Sagas", sagas, here), *after]
+
+    def url(self, endpoint: str, **values: Any) -> str:
+        """The address of a page of this console, also from a page of the application."""
+        return url_for(f"{self.endpoint}.{endpoint}", **values)
+
+    def static(self, filename: str) -> str:
+        """The address of one of the console's own files."""
+        return url_for(f"{self.endpoint}.static", filename=filename, v=RELEASE)
+
+    @property
+    def acting(self) -> bool:
+        """Whether forms are shown: see `Guard.acting`."""
+        return self.desk.guard.acting
+
+    @property
+    def who(self) -> str | None:
+        """Who is logged in, if the application says so; then nobody types a name."""
+        return self.desk.guard.who
+
+    @property
+    def suggested(self) -> str:
+        """The name to begin with where one is typed."""
+        return self.desk.guard.suggested
+
+    @property
+    def csrf(self) -> Markup:
+        """The hidden field that every form needs."""
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(self.desk.guard.token())
+
+
+def _resolved(link: Link) -> tuple[str, str, bool]:
+    name, address = link
+    found = address() if callable(address) else address
+    return name, found, found == request.path

@@ -1,0 +1,89 @@
+"""One saga in a line of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from sagas_framework.console.story import pips
+from sagas_framework.core.instance import SagaInstance
+from sagas_framework.core.why import in_words
+from sagas_framework.sagas import Sagas
+from sagas_framework.view import SagaView, summary
+
+LONGEST_WHY: Final = 180
+"""Characters after which only the first sentences of a reason are shown."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a list shows of a saga."""
+
+    view: SagaView
+
+    @property
+    def instance(self) -> SagaInstance:
+        return self.view.instance
+
+    @property
+    def open(self) -> bool:
+        return not self.instance.status.ended
+
+    @property
+    def age(self) -> str:
+        return in_words(self.view.now - self.instance.created_at)
+
+    @property
+    def step(self) -> str:
+        """At which step it is; empty if at none."""
+        records = list(self.instance.steps.values())
+        for record in records:
+            if record.parked:
+                return record.name
+        for record in records:
+            if record.flight is not None or record.resume_at is not None:
+                return record.name
+        outcome = self.instance.outcome
+        return "" if outcome is None else outcome.step
+
+    @property
+    def why(self) -> str:
+        """Why it is there; not naming the step once more if it begins with it."""
+        told, step = self.view.why, self.step
+        for opening in (f"{step} ", f"{step}: "):
+            if step and told.startswith(opening):
+                told = told[len(opening) :]
+                told = told[:1].upper() + told[1:]
+        return shortened(told)
+
+    @property
+    def pips(self) -> Markup:
+        return Markup(pips(self.instance, self.view.saga))  # drawn by us: its texts are escaped
+
+    def to_json(self) -> dict[str, Any]:
+        return summary(self.instance) | {"why": self.view.why}
+
+
+def shortened(why: str, longest: int = LONGEST_WHY) -> str:
+    """The first sentences of a reason that is long; at least one, and at most twice as much as `longest`."""
+    if len(why) <= longest:
+        return why
+    shown, rest = "", why
+    while rest:
+        sentence, stop, rest = rest.partition(". ")
+        if shown and len(shown) + len(sentence) > longest:
+            break
+        shown += sentence + stop
+    shown = shown.rstrip()
+    return shown if len(shown) <= 2 * longest else f"{shown[: 2 * longest - 1]}…"
+
+
+def lines_of(sagas: Sagas, instances: Sequence[SagaInstance]) -> list[Line]:
+    """Instances as they are shown."""
+    now, queues = sagas.clock(), sagas.queues() if instances else {}
+    return [
+        Line(SagaView(i, sagas.definitions.find(i.saga, i.version), now, queues=queues)) for i in instances
+    ]
