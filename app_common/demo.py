@@ -10,6 +10,7 @@ import fcntl
 import importlib
 import logging
 import os
+import secrets
 import shlex
 import signal
 import sys
@@ -27,6 +28,8 @@ from sagas_framework import EmbeddedWorkers, SagasError
 
 # The restaurant that never answers should be given up while somebody watches.
 RESTAURANT_TIMEOUT: Final = "5"
+OPERATOR: Final = "ann"
+"""Who frees parked sagas here."""
 
 
 def main() -> int:
@@ -79,6 +82,8 @@ def _configure(folder: Path) -> None:
     os.environ.pop("CELERY_RESULT_BACKEND", None)
     os.environ[DATABASE_VARIABLE] = demo_database(folder)
     os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
+    os.environ.setdefault("ORDER_SERVICE_OPERATORS", OPERATOR)
+    os.environ.setdefault("ORDER_SERVICE_SECRET_KEY", secrets.token_hex(32))
     logging.basicConfig(
         handlers=[RotatingFileHandler(folder / "demo.log", maxBytes=10_000_000, backupCount=1)],
         level=logging.INFO,

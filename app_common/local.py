@@ -14,15 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Final
 
-import psycopg
-from psycopg import sql
-from sqlalchemy import URL, make_url
-
-from app_common.running import HOST, ORCHESTRATOR, PARTICIPANTS, SERVICES, CannotRun, check_port, upgrade
-from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port, service_settings
+from app_common.migrate import DEFAULT_DATABASE, migrate
+from app_common.running import HOST, SERVICES, CannotRun, check_port, commands
+from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port
 from sagas_framework import SagasError
 
-DEFAULT_DATABASE: Final = "postgresql+psycopg://some_user:some_password@localhost/{service}"
 RESTAURANT_TIMEOUT: Final = "15"
 STOP_WITHIN: Final = 20.0
 """Seconds a process has after SIGTERM, before it is killed."""
@@ -38,38 +34,14 @@ def main() -> int:
         port = order_service_port()
         check_port(port)
         for service in SERVICES:
-            make_database(make_url(service_settings(service).database))
-            upgrade(service)
+            migrate(service)
     except KeyboardInterrupt:
         return 0
     except (CannotRun, SettingError, SagasError) as error:
         print(error, file=sys.stderr)
         return 1
-    return run(commands(port), f"The order platform runs: http://{HOST}:{port}/   Ctrl-C stops it.")
-
-
-def commands(port: int) -> dict[str, list[str]]:
-    """What is run, by name: the same as in production, but all on this machine."""
-    python = [sys.executable, "-m"]
-    web = ["waitress", "--host", HOST, "--port", str(port), "--call", f"{ORCHESTRATOR}.web:create_app"]
-    worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
-    return {
-        "web": [*python, *web],
-        # Solo: the orchestrator's threads do not go together with a pool that forks.
-        "order": [*python, *_celery(ORCHESTRATOR), "--pool", "solo", *worker],
-        **{
-            _short(service): [*python, *_celery(service), "--concurrency", "2", *worker]
-            for service in PARTICIPANTS
-        },
-    }
-
-
-def _celery(service: str) -> list[str]:
-    return ["celery", "-A", f"{service}.worker", "worker", "-n", f"{_short(service)}@%h"]
-
-
-def _short(service: str) -> str:
-    return service.removesuffix("_service")
+    processes = {name: [sys.executable, *command] for name, command in commands(HOST, port).items()}
+    return run(processes, f"The order platform runs: http://{HOST}:{port}/   Ctrl-C stops it.")
 
 
 # ---- processes ------------------------------------------------------------------------------------
@@ -141,42 +113,6 @@ def _pass_on(name: str, lines: IO[str]) -> None:
     for line in lines:
         if line.strip():
             print(f"{name:10} | {line.rstrip()}", flush=True)
-
-
-# ---- databases ------------------------------------------------------------------------------------
-
-
-def make_database(url: URL) -> None:
-    """Make the database if it cannot be opened and its server has none of this name.
-
-    Raises:
-        CannotRun: the server does not answer, or refuses.
-    """
-    if url.get_backend_name() != "postgresql":
-        return
-    try:
-        psycopg.connect(_address(url), connect_timeout=5).close()
-        return
-    except psycopg.OperationalError:
-        pass  # why, is told better by what follows
-    server = url.set(database="postgres")
-    try:
-        with psycopg.connect(_address(server), connect_timeout=5, autocommit=True) as connection:
-            known = "SELECT 1 FROM pg_database WHERE datname = %s"
-            if connection.execute(known, [url.database]).fetchone() is None:
-                name = sql.Identifier(url.database or "")
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-    except psycopg.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CannotRun(
-            f"The database {url} can neither be opened nor made: {reason}\n"
-            "See that PostgreSQL runs and that the user may make databases, or name another: "
-            f"{DATABASE_VARIABLE}='postgresql://user:password@host/{{service}}'"
-        ) from None
-
-
-def _address(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 if __name__ == "__main__":

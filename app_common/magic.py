@@ -1,4 +1,6 @@
-"""What decides how an order ends: magic numbers and dish names, the table in the README.
+"""What decides how an order ends: magic numbers and dish names.
+
+The table is in ``docs/reference/order-platform.md``.
 
 The services look at what is in the order and nowhere else, so that an order ends the same way each
 time. One dish brings chance in; only the random launch orders it.
@@ -35,4 +37,5 @@ class Dish(StrEnum):
     NEVER_APPROVED = "Raw Deal Ramen"  # approving its ticket always fails
     NEVER_ANSWERED = "Silent Soup"  # the restaurant does not answer
     HARD_TO_REJECT = "Boomerang Burger"  # rejecting its ticket fails twice
+    NEEDS_A_CALL = "Stubborn Stew"  # rejecting its ticket is refused until a person has it tried again
     OFF_HOURS = "Midnight Moussaka"  # the restaurant is closed

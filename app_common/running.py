@@ -1,4 +1,4 @@
-"""What the demo and the local launch share: which services there are, and the homepage's server."""
+"""What all launches share: which services there are, the processes that make them up, their schemas."""
 
 from __future__ import annotations
 
@@ -14,6 +14,30 @@ HOST: Final = "127.0.0.1"
 
 class CannotRun(Exception):
     """The application cannot run as things are; the message says what to do."""
+
+
+def commands(host: str, port: int) -> dict[str, list[str]]:
+    """What is run, by name, as arguments for Python: alike with ``make local`` and with Docker Compose.
+
+    Args:
+        host: that the homepage listens on.
+    """
+    web = ["waitress", "--host", host, "--port", str(port), "--call", f"{ORCHESTRATOR}.web:create_app"]
+    worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    return {
+        "web": ["-m", *web],
+        # Solo: the orchestrator's threads do not go together with a pool that forks.
+        "order": [*_celery(ORCHESTRATOR), "--pool", "solo", *worker],
+        **{_short(service): [*_celery(service), "--concurrency", "2", *worker] for service in PARTICIPANTS},
+    }
+
+
+def _celery(service: str) -> list[str]:
+    return ["-m", "celery", "-A", f"{service}.worker", "worker", "-n", f"{_short(service)}@%h"]
+
+
+def _short(service: str) -> str:
+    return service.removesuffix("_service")
 
 
 def worker_module(service: str) -> Any:

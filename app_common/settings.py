@@ -7,6 +7,8 @@
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
+| `ORDER_SERVICE_OPERATORS` | none | names, with commas between, of those who may act on sagas on the pages |
+| `ORDER_SERVICE_SECRET_KEY` | none | signs the forms of the pages; needed with operators |
 | `DEMO_DATA` | `var/demo` | folder of the demo's databases and log |
 """
 
@@ -45,6 +47,14 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True)
+class PageSettings:
+    """Who may act on the pages, and what signs their forms. Without operators the pages only show."""
+
+    operators: tuple[str, ...]
+    secret_key: str | None
+
+
+@dataclass(frozen=True)
 class StepTimeouts:
     """How long the order's saga waits for each service to do its first step."""
 
@@ -79,6 +89,24 @@ def step_timeouts(environ: Mapping[str, str] = os.environ) -> StepTimeouts:
         restaurant=_seconds("RESTAURANT_TIMEOUT", environ),
         accounting=_seconds("ACCOUNTING_TIMEOUT", environ),
     )
+
+
+def page_settings(environ: Mapping[str, str] = os.environ) -> PageSettings:
+    """The settings of the pages.
+
+    Raises:
+        SettingError: there are operators and no secret key, which every web process must share.
+    """
+    named = (environ.get("ORDER_SERVICE_OPERATORS") or "").split(",")
+    operators = tuple(name.strip() for name in named if name.strip())
+    secret_key = environ.get("ORDER_SERVICE_SECRET_KEY") or None
+    if operators and secret_key is None:
+        raise SettingError(
+            "ORDER_SERVICE_SECRET_KEY",
+            "is missing, and with ORDER_SERVICE_OPERATORS the forms of the pages must be signed",
+            "$(openssl rand -hex 32)",
+        )
+    return PageSettings(operators, secret_key)
 
 
 def order_service_port(environ: Mapping[str, str] = os.environ) -> int:

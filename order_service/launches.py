@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from app_common.magic import INCORRECT_QUANTITY, Dish
 from order_service.orders import Line, NewOrder
 
 COMPLETED: Final = "Every step is done"
 COMPENSATED: Final = "What was done is undone"
+PARKED: Final = "It needs a person"
 EITHER: Final = "Decided by chance"
-ENDS: Final = (COMPLETED, COMPENSATED, EITHER)
+ENDS: Final = (COMPLETED, COMPENSATED, PARKED, EITHER)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,23 @@ class Launch:
     ends: str
     shows: str
     order: Callable[[], NewOrder]
+
+
+def preview(launch: Launch) -> dict[str, Any]:
+    """What a launch would do, as plain JSON: nothing is launched.
+
+    Shape: ``path``, ``title``, ``ends`` (one of `ENDS`), ``shows``, ``order`` (as for ``POST /orders``),
+    ``drawn_anew`` (whether each launch draws another order, so that this one is an example), ``do``.
+    """
+    return {
+        "path": launch.path,
+        "title": launch.title,
+        "ends": launch.ends,
+        "shows": launch.shows,
+        "order": launch.order().model_dump(mode="json"),
+        "drawn_anew": launch.ends == EITHER,
+        "do": "POST to launch",
+    }
 
 
 def an_order(
@@ -113,5 +131,12 @@ LAUNCHES: Final = (
         COMPENSATED,
         "Rejecting the ticket takes three tries; nothing else is held up.",
         lambda: an_order(price=80, dish=Dish.HARD_TO_REJECT),
+    ),
+    Launch(
+        "/run-saga-that-needs-a-person",
+        "Undoing is refused",
+        PARKED,
+        "The kitchen must be called; then you have its ticket rejected once more.",
+        lambda: an_order(price=80, dish=Dish.NEEDS_A_CALL),
     ),
 )

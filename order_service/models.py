@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app_common.columns import one_of
@@ -25,9 +25,13 @@ class OrderStatus(StrEnum):
 
 
 class Order(Base):
-    """What a consumer wants. Its ticket and transaction are noted when the saga ends."""
+    """What a consumer wants. Its ticket and transaction are noted when the saga ends.
+
+    An order that was posted with an idempotency key has it for good, with the digest of what was posted.
+    """
 
     __tablename__ = "orders"
+    __table_args__ = (Index("orders_idempotency_key", "idempotency_key", unique=True),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[OrderStatus] = mapped_column(one_of(OrderStatus), default=OrderStatus.PENDING_VALIDATION)
@@ -36,6 +40,8 @@ class Order(Base):
     price: Mapped[Decimal] = mapped_column(Money)
     restaurant_ticket_id: Mapped[int | None]
     transaction_id: Mapped[int | None]
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_digest: Mapped[str | None] = mapped_column(String(64))
     items: Mapped[list[OrderItem]] = relationship(order_by="OrderItem.id")
 
 

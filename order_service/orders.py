@@ -1,20 +1,41 @@
-"""Taking an order: its rows and its saga commit together, or neither does."""
+"""Taking an order: its rows and its saga commit together, or neither does. And looking at one."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import unicodedata
 from dataclasses import dataclass
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app_common.messaging.restaurant_service_messaging import OrderItem as TicketItem
-from app_common.money import Amount
+from app_common.money import CENT, Amount
 from order_service.models import Order, OrderItem
 from order_service.orchestrator import sagas
 from order_service.sagas.create_order import CreateOrderSaga, CreateOrderState
+from sagas_framework import Filter, reading
 
-Id = Annotated[int, Field(gt=0, lt=2**31)]
+
+def _no_controls(text: str) -> str:
+    """PostgreSQL does not store a NUL, and no kitchen wants the others on its ticket."""
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("a control character, such as a line break, cannot be in it")
+    return text
+
+
+def _in_cents(amount: Decimal) -> Decimal:
+    """One way to write each amount: 20, 2E+1 and 20.0 are 20.00, and minus nothing is nothing."""
+    return abs(amount).quantize(CENT)
+
+
+# Strict: `true` is no number, and neither is "70".
+Id = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 
 
 class Line(BaseModel):
@@ -22,7 +43,7 @@ class Line(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_controls)]
     quantity: Id
 
 
@@ -33,8 +54,18 @@ class NewOrder(BaseModel):
 
     consumer_id: Id
     card_id: Id
-    price: Amount
+    price: Annotated[Amount, AfterValidator(_in_cents)]
     items: Annotated[list[Line], Field(min_length=1, max_length=100)]
+
+    @property
+    def digest(self) -> str:
+        """Of what is ordered, however it was written; 64 hexadecimal digits.
+
+        A field left at its default makes no difference: one that a later release adds must not make
+        another order of what was posted before.
+        """
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -45,17 +76,60 @@ class Placed:
     saga_id: str
 
 
-def place(new: NewOrder) -> Placed:
-    """Take an order and start its saga. No step of it runs here."""
+class UnknownOrder(Exception):
+    """No order has this id."""
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__(f"No order has the id {order_id!r}")
+
+
+class KeyReused(Exception):
+    """An idempotency key came again, with another order. Nothing was taken."""
+
+    def __init__(self, key: str, first_id: int) -> None:
+        super().__init__(f"The Idempotency-Key {key!r} was used for another order, number {first_id}")
+
+
+# ---- taking ---------------------------------------------------------------------------------------
+
+
+def place(new: NewOrder, key: str | None = None) -> Placed:
+    """Take an order and start its saga. No step of it runs here.
+
+    With an idempotency key the order is taken once: whoever comes with the key again, at the same
+    time or a year later, gets the ids of the first time. The key is in the order's own row, so that it
+    commits with the order and its saga, and lives as long as they do: nothing expires.
+
+    Raises:
+        KeyReused: the key was used for another order.
+    """
+    if key is None:
+        return _take(new, None)
+    placed = _placed_with(key, new)
+    if placed is not None:
+        return placed
+    try:
+        return _take(new, key)
+    except IntegrityError:
+        # Somebody else was quicker. The database told us when they had committed, not before.
+        placed = _placed_with(key, new)
+        if placed is None:
+            raise  # it was not for the key
+        return placed
+
+
+def _take(new: NewOrder, key: str | None) -> Placed:
     with Session(sagas.engine) as session, session.begin():
         order = Order(
             consumer_id=new.consumer_id,
             card_id=new.card_id,
             price=new.price,
+            idempotency_key=key,
+            request_digest=None if key is None else new.digest,
             items=[OrderItem(name=line.name, quantity=line.quantity) for line in new.items],
         )
         session.add(order)
-        session.flush()  # the database gives the id
+        session.flush()  # the database gives the id, or refuses the key
         state = CreateOrderState(
             order_id=order.id,
             consumer_id=new.consumer_id,
@@ -63,5 +137,71 @@ def place(new: NewOrder) -> Placed:
             amount=new.price,
             items=[TicketItem(name=line.name, quantity=line.quantity) for line in new.items],
         )
-        run = sagas.start(CreateOrderSaga, state, key=f"order-{order.id}", session=session)
+        run = sagas.start(CreateOrderSaga, state, key=_saga_key(order.id), session=session)
         return Placed(order.id, run.id)
+
+
+def _placed_with(key: str, new: NewOrder) -> Placed | None:
+    """What the key was used for; None if for nothing yet.
+
+    Raises:
+        KeyReused: for another order.
+    """
+    query = select(Order.id, Order.request_digest).where(Order.idempotency_key == key)
+    with reading(sagas.engine) as connection:
+        first = connection.execute(query).one_or_none()
+    if first is None:
+        return None
+    if first.request_digest != new.digest:
+        raise KeyReused(key, first.id)
+    (saga,) = sagas.list(_saga_of(first.id))
+    return Placed(first.id, saga.id)
+
+
+# ---- looking --------------------------------------------------------------------------------------
+
+
+def describe_order(order_id: str) -> dict[str, Any]:
+    """An order as plain JSON.
+
+    Shape: ``id``, ``status``, ``consumer_id``, ``card_id``, ``price`` (a decimal string), ``items``
+    (in order: ``name``, ``quantity``), ``ticket_id`` and ``transaction_id`` (None while not known),
+    ``saga`` (``id``, ``status``, ``outcome``, and ``why`` it is where it is, None if it has ended).
+
+    Raises:
+        UnknownOrder: there is none with this id.
+    """
+    number = int(order_id) if order_id.isascii() and order_id.isdecimal() and len(order_id) <= 10 else 0
+    # The saga is read first: the order of one that has ended does not change any more, so they agree.
+    views = sagas.page(_saga_of(number)).views
+    if not views:
+        raise UnknownOrder(order_id)
+    saga = views[0].instance
+    with reading(sagas.engine) as connection, Session(connection) as session:
+        order = session.get_one(Order, number)
+        return {
+            "id": order.id,
+            "status": order.status.value,
+            "consumer_id": order.consumer_id,
+            "card_id": order.card_id,
+            "price": f"{order.price:.2f}",
+            "items": [{"name": item.name, "quantity": item.quantity} for item in order.items],
+            # Known to the saga as soon as the services have answered, to the row when the saga ends.
+            "ticket_id": saga.state["ticket_id"],
+            "transaction_id": saga.state["transaction_id"],
+            "saga": {
+                "id": saga.id,
+                "status": saga.status.value,
+                "outcome": saga.outcome and saga.outcome.to_json(),
+                "why": None if saga.status.ended else views[0].why,
+            },
+        }
+
+
+def _saga_key(order_id: int) -> str:
+    return f"order-{order_id}"
+
+
+def _saga_of(order_id: int) -> Filter:
+    """Finds the saga that decides about an order. They are committed together, so there is one."""
+    return Filter(saga=CreateOrderSaga.definition.name, key=_saga_key(order_id))

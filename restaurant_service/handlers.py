@@ -14,6 +14,7 @@ from app_common.magic import FAILED_APPROVALS, FAILED_REJECTIONS, Dish
 from app_common.messaging.restaurant_service_messaging import (
     ApproveTicket,
     CreateTicket,
+    KitchenOffline,
     RejectTicket,
     RestaurantClosed,
     TicketCreated,
@@ -56,10 +57,15 @@ def reject_ticket(command: RejectTicket, undo: Undo[CreateTicket]) -> None:
     """Close the ticket that the operation opened; the order's saga turned back.
 
     It is found by the operation's key, since a saga that was never answered does not know its id.
+
+    Raises:
+        KitchenOffline: at the first try, for a dish that the kitchen must be called about.
     """
     ticket = undo.session.scalars(select(Ticket).where(Ticket.operation_key == undo.key)).one()
     if ticket.has(Dish.HARD_TO_REJECT) and undo.attempt <= FAILED_REJECTIONS:
         raise OSError(f"The kitchen did not notice that ticket {ticket.id} was taken back")
+    if ticket.has(Dish.NEEDS_A_CALL) and undo.attempt == 1:
+        raise KitchenOffline(f"Call the kitchen about ticket {ticket.id}, then try again")
     ticket.status = TicketStatus.REJECTED
 
 

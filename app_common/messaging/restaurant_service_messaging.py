@@ -13,6 +13,10 @@ class TicketNotPending(Failure):
     """There is no such ticket, or it was rejected before."""
 
 
+class KitchenOffline(Failure):
+    """The kitchen cannot be told that a ticket is closed, and somebody must call it."""
+
+
 class OrderItem(Message):
     """A dish and how many of it."""
 

@@ -127,15 +127,21 @@ class Application:
     # ---- the web ----------------------------------------------------------------------------------
 
     def ask(
-        self, method: str, path: str, body: str | None = None, accept: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        accept: str = "application/json",
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; a redirect is an answer like others."""
+        """One request; a redirect is an answer like others. A body is sent as JSON."""
+        headers = {"Accept": accept} | ({} if body is None else {"Content-Type": "application/json"})
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.request(method, path, body, {"Accept": accept})
+            connection.request(method, path, body, {**headers, **(more or {})})
             response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, response.read().decode())
+            told = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, told, response.read().decode())
         finally:
             connection.close()
 

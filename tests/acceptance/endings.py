@@ -152,7 +152,8 @@ ENDINGS: Final = (
 """All launches but the random one, whose end nobody knows."""
 
 RANDOM: Final = "/run-random-saga"
-PATHS: Final = (*(ending.path for ending in ENDINGS), RANDOM)
+PARKS: Final = "/run-saga-that-needs-a-person"
+PATHS: Final = (*(ending.path for ending in ENDINGS), RANDOM, PARKS)
 
 
 def assert_ended_as_meant(saga: Any, ending: Ending) -> None:

@@ -82,8 +82,47 @@ def test_an_order_that_cannot_be_taken_is_told_by_its_field(
 def test_a_body_that_is_no_json_is_told_so(application: Application) -> None:
     answer = application.ask("POST", "/orders", "{")
 
-    assert answer.status == 422
-    assert "Invalid JSON" in answer.json["fields"][0]["problem"]
+    assert answer.status == 400
+    assert answer.json["error"].startswith("The body is not JSON: ")
+
+
+def test_a_body_that_is_too_large_is_refused_by_the_server_that_is_shipped(application: Application) -> None:
+    answer = application.ask("POST", "/orders", " " * 65_537)
+
+    assert answer.status == 413
+
+
+def test_an_order_that_is_sent_again_with_its_key_is_one_order(application: Application) -> None:
+    body = json.dumps(
+        {"consumer_id": 70, "card_id": 1, "price": "5", "items": [{"name": Dish.PLAIN, "quantity": 1}]}
+    )
+    key = {"Idempotency-Key": '"5f1c"'}
+
+    first = application.ask("POST", "/orders", body, more=key)
+    application.ended(first.json["saga_id"])
+    again = application.ask("POST", "/orders", body, more=key)
+    other = application.ask("POST", "/orders", body.replace("70", "71"), more=key)
+
+    assert (again.status, again.body) == (first.status, first.body) == (202, first.body)
+    assert other.status == 409
+
+
+def test_an_order_is_told_from_its_acceptance_to_its_end(application: Application) -> None:
+    accepted = order(application).json
+
+    early = application.ask("GET", accepted["links"]["order"]).json
+    application.ended(accepted["saga_id"])
+    late = application.ask("GET", accepted["links"]["order"])
+    same = application.ask("GET", accepted["links"]["order"], more={"If-None-Match": late.headers["etag"]})
+
+    assert early["saga"]["id"] == accepted["saga_id"]
+    assert (late.json["status"], late.json["saga"]["status"]) == ("approved", "completed")
+    assert late.json["saga"]["outcome"]["kind"] == "ok"
+    assert late.json["saga"]["why"] is None
+    assert late.json["price"] == "19.99"
+    assert isinstance(late.json["ticket_id"], int)
+    assert isinstance(late.json["transaction_id"], int)
+    assert same.status == 304
 
 
 def test_a_second_demo_on_the_same_folder_is_kept_out(application: Application, tmp_path: Path) -> None:

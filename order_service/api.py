@@ -1,0 +1,113 @@
+"""The API: orders taken and told as JSON. A request takes an order or reads rows; it never runs a step."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from flask import Response, jsonify, request, url_for
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from order_service.errors import Refusal
+from order_service.orders import NewOrder, Placed, describe_order, place
+
+LARGEST_BODY: Final = 64 * 1024
+"""Bytes of a request; the longest order of plain letters has about 25,000."""
+LONGEST_KEY: Final = 200
+"""Characters of an idempotency key."""
+
+_KEY_HEADER: Final = "Idempotency-Key"
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+def ping() -> Response:
+    return Response("ping response", mimetype="text/plain")
+
+
+def take_order() -> Response:
+    """Take an order given as JSON; dishes and numbers that decide how it ends are in `magic`.
+
+    Another site's page cannot post here in a visitor's name: a browser sends `application/json` across
+    sites only after asking us (OPTIONS), and we allow it to nobody. There is no cookie to misuse either.
+    """
+    key = idempotency_key()
+    if not request.is_json:
+        told = f"Content-Type is {request.mimetype}" if request.mimetype else "There is no Content-Type"
+        raise Refusal(415, f"{told}; an order is JSON", "Send it with Content-Type: application/json")
+    return accepted(place(NewOrder.model_validate_json(_body()), key))
+
+
+def accepted(placed: Placed) -> Response:
+    """202: the order is taken, and its saga decides. The same ids are always told in the same words."""
+    links = _links(placed.order_id, placed.saga_id)
+    response = jsonify(order_id=placed.order_id, saga_id=placed.saga_id, links=links)
+    response.status_code = 202
+    response.cache_control.no_store = True
+    response.headers["Location"] = links["saga"]
+    return response
+
+
+def show_order(order_id: str) -> Response:
+    """An order as it stands. Whoever asks again with its ETag gets 304 while nothing has changed."""
+    order = describe_order(order_id)
+    response = jsonify(order | {"links": _links(order["id"], order["saga"]["id"])})
+    response.cache_control.no_cache = True
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def idempotency_key() -> str | None:
+    """The request's key, None if it has none.
+
+    The header is a quoted string; as many clients send it without the quotes, both are taken, and
+    are the same key.
+
+    Reference:
+        "The Idempotency-Key HTTP Header Field", draft-ietf-httpapi-idempotency-key-header, section 2.1;
+        strings are those of RFC 9651, section 3.3.3.
+
+    Raises:
+        Refusal: it cannot be used.
+    """
+    given = request.headers.get(_KEY_HEADER)
+    if given is None:
+        return None
+    key = given.strip()
+    if key.startswith('"'):
+        if (quoted := _QUOTED.fullmatch(key)) is None:
+            raise _bad_key("is not one quoted string")
+        key = re.sub(r'\\(["\\])', r"\1", quoted[1])
+    if not key:
+        raise _bad_key("is empty")
+    if len(key) > LONGEST_KEY:
+        raise _bad_key(f"has {len(key)} characters, and {LONGEST_KEY} at most can be kept")
+    if not (key.isascii() and key.isprintable()):
+        raise _bad_key("has characters that are not printable ASCII")
+    return key
+
+
+def _bad_key(problem: str) -> Refusal:
+    return Refusal(
+        400,
+        f"The {_KEY_HEADER} {problem}",
+        f"Make one key for each order, such as a UUID, and send it with every try: "
+        f'{_KEY_HEADER}: "8e03978e-40d5-43e8-bc93-6894a57f9324"',
+    )
+
+
+def _body() -> bytes:
+    request.max_content_length = LARGEST_BODY
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge:
+        raise Refusal(
+            413, f"The body has more than {LARGEST_BODY} bytes", "Make more than one order of it"
+        ) from None
+
+
+def _links(order_id: int, saga_id: str) -> dict[str, str]:
+    return {
+        "order": url_for("show_order", order_id=order_id),
+        "saga": url_for("sagas.show_saga", saga_id=saga_id),
+    }
