@@ -1,21 +1,28 @@
-"""What the README says of the application is so."""
+"""What the README and the page of the order platform say of the application is so."""
 
 from __future__ import annotations
 
-import re
+import inspect
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from app_common.demo import _tell
 from app_common.magic import CARD_LIMIT, INCORRECT_QUANTITY, LOWEST_CORRECT_CONSUMER_ID, Dish
-from tests.acceptance.endings import ENDINGS, PATHS, RANDOM
+from order_service.sagas.create_order import CreateOrderSaga
+from tests.acceptance.endings import ENDINGS, PARKS, PATHS, RANDOM
+from tests.docs.pages import blocks
+from tests.docs.terminals import commands, fits
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text()
+PLATFORM: Final = (ROOT / "docs/reference/order-platform.md").read_text()
 
 
 def rows() -> dict[str, str]:
     """The tables' rows: first and second column."""
-    cells = (line.strip("|").split(" | ") for line in README.splitlines() if line.startswith("| "))
+    cells = (line.strip("|").split(" | ") for line in PLATFORM.splitlines() if line.startswith("| "))
     return {row[0].strip(): row[1].strip() for row in cells if len(row) > 1}
 
 
@@ -24,6 +31,7 @@ def test_every_launch_is_listed_with_its_ending() -> None:
 
     assert set(listed) == set(PATHS)
     assert listed[RANDOM].startswith("either")
+    assert listed[PARKS].startswith("parked")
     for ending in ENDINGS:
         assert listed[ending.path].startswith(ending.status), ending.path
 
@@ -37,8 +45,23 @@ def test_every_magic_number_and_every_dish_is_listed() -> None:
     assert {name.strip() for cell in listed for name in cell.split(",")} >= {dish.value for dish in Dish}
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+def test_the_saga_of_the_readme_is_the_one_that_runs() -> None:
+    assert f"```python\n{inspect.getsource(CreateOrderSaga)}```" in README
 
-    assert links
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+def test_the_readme_shows_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = next(block for block in blocks(ROOT / "README.md") if block.language == "console")
+    (demo,) = commands(readme.text)
+
+    _tell(ROOT / "var" / "demo", 5000)
+
+    assert demo.typed == "make demo"
+    assert fits(capsys.readouterr().out, demo.shown)
+
+
+def test_the_readme_leads_with_the_application() -> None:
+    places = [
+        README.index(part) for part in ("$ make demo", "docs/images/saga.png", "```python", "```mermaid")
+    ]
+
+    assert places == sorted(places)

@@ -60,7 +60,7 @@ from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.storage.sql import SqlStore, SqlTransaction
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.envelope import WireMessage, from_wire, reply_received
-from sagas_framework.transport.publisher import Receipt
+from sagas_framework.transport.publisher import Load, Receipt
 from sagas_framework.worker.settings import hardened
 from tests.integration.kitchen import (
     Handlers,
@@ -99,8 +99,8 @@ class Network(Desk):
         return super().publish(messages)
 
     @override
-    def depth(self, queue: str) -> int:
-        return sum(message.queue == queue for message in (*self.commands, *self.replies))
+    def load(self, queue: str) -> Load:
+        return Load(sum(message.queue == queue for message in (*self.commands, *self.replies)))
 
     def until_sent_again(self) -> None:
         """Time passes until something is on its way."""
@@ -221,8 +221,8 @@ def test_the_id_of_a_message_is_in_the_row_before_the_message_is_sent(desk: Netw
             named.extend(message.headers["id"] in in_flight for message in messages)
             return desk.publish(messages)
 
-        def depth(self, queue: str) -> int:
-            return desk.depth(queue)
+        def load(self, queue: str) -> Load:
+            return desk.load(queue)
 
         def close(self) -> None: ...
 
