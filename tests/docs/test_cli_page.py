@@ -23,6 +23,8 @@ from tests.unit.core.stories import error_of
 PAGE: Final = ROOT / "docs" / "reference" / "cli.md"
 NOBODY_WORKS: Final = ("stored as act",)
 """What is only said when no orchestrator runs."""
+NOBODY_COOKS: Final = "No worker takes from"
+"""What is only said when a queue is unattended."""
 
 
 @pytest.fixture
@@ -101,6 +103,8 @@ def check(command: Command) -> None:
     "block", [b for s in ("Looking", "Acting", "Quarantine", "Health") for b in shown(s)], ids=str
 )
 def test_a_command_says_what_the_page_shows(shop: Shop, block: Block) -> None:
+    if NOBODY_COOKS in block.text:
+        shop.jams("restaurant_service.commands", 4)
     works = not any(told in block.text for told in NOBODY_WORKS)
     with shop.working() if works else nullcontext():
         for command in commands(block.text):

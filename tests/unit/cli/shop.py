@@ -19,6 +19,7 @@ from sagas_framework.cli.program import saga
 from sagas_framework.core.events import ReplyReceived
 from sagas_framework.core.events import Result as Answer
 from sagas_framework.core.instance import Flight, SagaInstance
+from sagas_framework.core.why import QueueSeen
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.ports import Beat, Quarantined
 from sagas_framework.storage.sql import SqlStore
@@ -182,6 +183,14 @@ class Shop:
         while not self.sagas.get(saga_id).status.ended:
             self.succeeds(saga_id)
         return saga_id
+
+    # ---- queues -----------------------------------------------------------------------------------
+
+    def jams(self, queue: str, messages: int, seconds: int = 60) -> None:
+        """So many messages wait there, and for so long nobody has taken any."""
+        for ago in range(seconds, -1, -10):
+            at = self.now - timedelta(seconds=ago)
+            self.orchestrator.store.note_queues([QueueSeen(queue, at, messages, 0)])
 
     # ---- workers ----------------------------------------------------------------------------------
 
