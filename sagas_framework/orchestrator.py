@@ -67,6 +67,11 @@ def _stumbled(at: datetime, error: Exception) -> Recorded:
     return Recorded(at, "stumbled", None, error_payload(error))
 
 
+def _log_raised(decision: Decision) -> None:
+    for step, error in decision.raised:
+        logger.warning("saga %s: our own code for %s raised", decision.instance.id, step, exc_info=error)
+
+
 class Orchestrator:
     """Runs the sagas of one service.
 
@@ -263,11 +268,13 @@ class Orchestrator:
         try:
             decision = first = decide(definition, instance, event, self.policy)
             taken.take(instance, decision)
+            _log_raised(decision)
             while decision.local is not None:
                 worked = True
                 ran = self._run_local(tx, definition, decision.instance, decision.local, event.at)
                 before, decision = decision.instance, decide(definition, decision.instance, ran, self.policy)
                 taken.take(before, decision)
+                _log_raised(decision)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -379,7 +386,11 @@ class Orchestrator:
         )
         unsent = sum(receipt is Receipt.UNSENT for receipt in receipts)
         if unsent:
-            logger.warning("%d commands were not confirmed by the broker; they are sent again later", unsent)
+            logger.warning(
+                "%d commands were not confirmed by the broker; they are sent again later, except to services "
+                "without an inbox",
+                unsent,
+            )
         with_receipts = list(zip(commands, receipts, strict=True))
         homeless = [outgoing for outgoing, receipt in with_receipts if receipt is Receipt.UNROUTABLE]
         if homeless:
@@ -394,7 +405,10 @@ class Orchestrator:
         """Tell the core what the broker said; what it decides is published in turn."""
         now = self.clock()
         try:
-            self._process([what(outgoing.saga_id, now, outgoing.message_id) for outgoing in commands], None)
+            # One by one if need be: what is not noted costs each of these sagas a person.
+            missed = self.process([what(outgoing.saga_id, now, outgoing.message_id) for outgoing in commands])
+            if missed:
+                logger.warning("%d %s commands were not noted", len(missed), what.__name__.lower())
         except Exception:  # the commit that sent them is done: whoever misses this finds the row overdue
             logger.warning("%s commands were not noted", what.__name__.lower(), exc_info=True)
 

@@ -112,6 +112,7 @@ class _Turn:
         self.refused = False
         self.ignored: str | None = None
         self.answered: tuple[str, datetime] | None = None
+        self.raised: list[tuple[str, Exception]] = []
         self.mattered = False
 
     # ---- the result -------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class _Turn:
             self.refused,
             self.ignored,
             self.answered,
+            tuple(self.raised),
         )
 
     def _status(self) -> Status:
@@ -203,9 +205,15 @@ class _Turn:
         # A deep one: pydantic passes on what it finds in a field of type Any.
         return self.saga.state.model_validate(deepcopy(dict(self.state)))
 
-    def _keep_state(self, state: BaseModel) -> None:
+    def _state_after(self, step: CommandStep[Any], payload: Any) -> Mapping[str, Any]:
+        """The state once the step's reply was taken. Raises what the reply's contract or the hook raises."""
+        reply = _reply(step.command, payload)
+        if step.on_success is None:
+            return self.state
+        state = self._state_copy()
+        step.on_success(state, reply)
         # warnings="error": what a hook assigned must be what the field says, or it is the hook's fault.
-        self.state = storable(state.model_dump(mode="json", warnings="error"))
+        return storable(state.model_dump(mode="json", warnings="error"))
 
     def _step(self, name: str) -> LocalStep[Any] | CommandStep[Any]:
         return self.saga.steps[self.saga.index(name)]
@@ -421,9 +429,19 @@ class _Turn:
 
     def _did(self, record: StepRecord, attempt: int, reply: ReplyReceived) -> None:
         """An answer to the command itself, from any of its attempts."""
+        without_inbox = _without_inbox(self._step(record.name))
+        # A failure is only what one delivery came to, and a person may err: it happened all the same.
+        after_all = without_inbox and reply.result is Result.SUCCESS
         # A step that settles for an operator is still open to its late answer (rule 12).
-        if record.phase not in (Phase.RUNNING, Phase.PAUSING, Phase.SETTLING):
+        is_open = record.phase in (Phase.RUNNING, Phase.PAUSING, Phase.SETTLING)
+        if after_all and self._undoing and record.phase in (Phase.REFUSED, Phase.WITHDRAWN):
+            self._happened_after_all(record.name, reply)
+            return
+        if not is_open and not (after_all and record.phase is Phase.REFUSED and record.parked):
             self._ignore(reply, f"{record.name} is {record.phase.value}")
+            return
+        if without_inbox and not after_all and attempt != record.attempts:
+            self._ignore(reply, f"try {attempt} is over")
             return
         match reply.result:
             case Result.SUCCESS:
@@ -437,23 +455,34 @@ class _Turn:
             case Result.FAILED:
                 if record.phase is not Phase.RUNNING or attempt != record.attempts:
                     self._ignore(reply, f"try {attempt} is over")
-                elif _without_inbox(self._step(record.name)):
+                elif without_inbox:
                     self._refused(record.name, reply.error)  # rule 11: nothing may be attempted again
                 else:
                     self._attempt_failed(record, reply.error)
             case _:
                 assert_never(reply.result)
 
+    def _happened_after_all(self, name: str, reply: ReplyReceived) -> None:
+        """The saga turned back without undoing a step that kept no inbox, and now its success comes."""
+        step = self._command_step(name)
+        if not (step.undoable or self._is_pivot(name)):
+            self._ignore(reply, f"{name} leaves nothing behind")
+            return
+        # Not compensated by itself: whoever withdrew it may have undone it by hand.
+        self._put(name, known=True, reply=reply.payload)
+        self._phase(name, Phase.HANDED_OVER, "handed_over", reply=reply.payload, because="it came late")
+        self._park(
+            name,
+            "it happened after all, and was not undone; undo it by hand, then complete it, or skip it to "
+            "leave what it did",
+        )
+
     def _succeeded(self, name: str, payload: Any, *, by: Intent | None = None) -> None:
         step = self._step(name)
         assert isinstance(step, CommandStep)
         self._put(name, **_LANDED, reply=payload, known=True)
         try:
-            reply = _reply(step.command, payload)
-            if step.on_success is not None:
-                state = self._state_copy()
-                step.on_success(state, reply)
-                self._keep_state(state)
+            self.state = self._state_after(step, payload)
         except Exception as error:
             self._our_fault(name, error, answered=True)
             return
@@ -505,6 +534,7 @@ class _Turn:
     def _our_fault(self, name: str, error: Exception, *, answered: bool = False) -> None:
         """A hook, a request or a local step of ours raised (DESIGN: failing, retrying, undoing)."""
         told = error_payload(error)
+        self.raised.append((name, error))
         if answered and self.saga.index(name) >= self.saga.pivot:
             self._phase(name, Phase.ANSWERED, "failed", changes={"error": told}, **told)
             self._park(
@@ -566,7 +596,7 @@ class _Turn:
         """What the compensation would say: settling undoes a handler that died outside its transaction."""
         try:
             assert callable(step.compensation)
-            return step.compensation(self._state_copy()).to_json()
+            return storable(step.compensation(self._state_copy()).to_json())
         except Exception:
             return None  # it cannot be built, which may be why an operator takes over
 
@@ -604,13 +634,23 @@ class _Turn:
         elif record.turning is not None:
             self._turn_back(record.turning)
 
-    def _closed_for(self, name: str, intent: Intent) -> None:
-        """The participant will never do it; the operator's act decides how the saga goes on."""
+    def _closed_for(self, name: str, intent: Intent, *, asked: bool = True) -> None:
+        """The operator's act decides how the saga goes on.
+
+        Args:
+            asked: the participant said that it will never do it. If not, the skipped step keeps the
+                intent, and it may yet happen.
+        """
         if intent.act == Act.COMPLETE:
             self._succeeded(name, intent.reply, by=intent)
         else:
             self._phase(
-                name, Phase.SKIPPED, "skipped", changes={"intent": None}, by=intent.by, reason=intent.reason
+                name,
+                Phase.SKIPPED,
+                "skipped",
+                changes={"intent": None if asked else intent},
+                by=intent.by,
+                reason=intent.reason,
             )
             self._advance()
 
@@ -668,11 +708,14 @@ class _Turn:
         assert callable(step.compensation)
         try:
             undo = _built(step.compensation(self._state_copy()), step.command.compensation)
+            payload = storable(undo.to_json())
         except Exception as error:
+            if tries == 1:  # those after it stand in the history
+                self.raised.append((step.name, error))
             self._undo_failed(self.records[step.name], error_payload(error))
             return
         self._put(step.name, deadline=record.deadline or self.at + step.timeout)
-        self._send(step, Kind.UNDO, tries, undo.contract.task, undo.to_json())
+        self._send(step, Kind.UNDO, tries, undo.contract.task, payload)
 
     def _undid(self, record: StepRecord, attempt: int, reply: ReplyReceived) -> None:
         """An answer to the compensation, from any of its tries."""
@@ -819,6 +862,7 @@ class _Turn:
             hand = "complete it if it happened; if not, retry or skip it"
         else:
             hand = "complete it if it happened, withdraw it if it did not"
+        self._put(record.name, error=None)  # of a try before this one, of which nothing is known
         self._park(record.name, f"unknown outcome: {told}; find out by hand, then {hand}")
 
     def _resume(self, record: StepRecord) -> None:
@@ -829,7 +873,12 @@ class _Turn:
             self._attempt(step)
         elif record.phase is Phase.UNDO_PAUSING:
             self._undo(step)
-        if parked is not None and self.records[record.name].parked is None:
+        now = self.records[record.name]
+        if now.flight and _without_inbox(step):
+            # What is sent once is not in sight while it is under way: whoever pressed a button would make
+            # it happen twice.
+            self._put(record.name, parked=None)
+        elif parked is not None and now.parked is None:
             self._put(record.name, parked=parked)  # it stays in sight until it has succeeded
 
     def _look_for(self, record: StepRecord, flight: Flight, horizons: Mapping[str, datetime]) -> None:
@@ -963,7 +1012,11 @@ class _Turn:
         if record is None:
             return
         step = self._step(record.name)
-        if _without_inbox(step) and record.phase is Phase.RUNNING:
+        if _without_inbox(step) and record.flight is not None and not record.parked:
+            # Not even with force: sent once more now, or undone by hand, it would happen twice.
+            what = "its compensation" if record.phase is Phase.COMPENSATING else record.name
+            self._refuse(f"{what} is in flight: wait for its answer, or for its timeout")
+        elif _without_inbox(step) and record.phase is Phase.RUNNING:
             self._say_what_happened(act, record, self._command_step(record.name))
         elif act.act is Act.WITHDRAW:
             self._refuse(
@@ -999,9 +1052,7 @@ class _Turn:
     def _say_what_happened(self, act: OperatorActed, record: StepRecord, step: CommandStep[Any]) -> None:
         """A person's word on a step without an inbox that was not answered. Nobody else can be asked."""
         name, after = record.name, self._after_pivot(record.name)
-        if not record.parked:
-            self._refuse(f"{name} is in flight: wait for its answer, or for its timeout")
-        elif act.act is Act.COMPLETE:
+        if act.act is Act.COMPLETE:
             if self._fitting_reply(act, record, step):
                 self._obeyed(act, f"{name}: it happened", name)
                 self._succeeded(name, act.reply, by=Intent(act.act.value, act.by, act.reason))
@@ -1022,7 +1073,7 @@ class _Turn:
         else:
             self._obeyed(act, f"{name}: done by hand", name)
             self._put(name, **_LANDED)
-            self._closed_for(name, Intent(act.act.value, act.by, act.reason))
+            self._closed_for(name, Intent(act.act.value, act.by, act.reason), asked=False)
 
     def _target(self, act: OperatorActed) -> StepRecord | None:
         if act.step is not None:
@@ -1098,7 +1149,7 @@ class _Turn:
             self._phase(record.name, Phase.SUCCEEDED, "succeeded", by=act.by, reason=act.reason, by_hand=True)
             self._advance()
         else:
-            self._closed_for(record.name, intent)
+            self._closed_for(record.name, intent, asked=closed)
 
     def _fitting_reply(self, act: OperatorActed, record: StepRecord, step: CommandStep[Any]) -> bool:
         """Whether the operator gave a reply that the command could have had; if not, it is refused."""
@@ -1110,6 +1161,16 @@ class _Turn:
                 f"{step.command.reply_type().__name__}: {_first_error(error)}"
             )
             return False
+        if step.command.answers_anything and not act.force:
+            try:  # no contract describes a task's result, so whoever takes it is asked
+                self._state_after(step, act.reply)
+            except Exception as error:
+                self._refuse(
+                    f"completing {record.name} needs the result that {step.command.contract.task} would have "
+                    f"had, and on_success cannot take this one ({_told(error_payload(error))}); with force "
+                    "that counts as a fault of our own code"
+                )
+                return False
         return True
 
     def _take_over_undo(

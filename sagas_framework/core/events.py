@@ -186,6 +186,7 @@ class Decision:
         refused: the act changed nothing.
         ignored: why the event changed nothing.
         answered: queue and time of sending of the command whose answer this was.
+        raised: by the saga's own code, each with the step that it was called for; for the log.
     """
 
     instance: SagaInstance
@@ -196,6 +197,7 @@ class Decision:
     refused: bool = False
     ignored: str | None = None
     answered: tuple[str, datetime] | None = None
+    raised: tuple[tuple[str, Exception], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

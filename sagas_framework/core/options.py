@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -63,8 +64,9 @@ def _of_steps(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> It
         for act in (Act.RETRY, Act.SKIP, Act.COMPLETE, Act.WITHDRAW):
             # Made without any check, as a stand-in for the reply that the operator will give.
             stand_in = reply.model_construct() if reply is not None and act is Act.COMPLETE else None
+            judge = _taking_any_result(saga, record.name) if act is Act.COMPLETE else saga
             for force in (False, True):
-                decision = _try(saga, instance, now, act, record.name, force, stand_in)
+                decision = _try(judge, instance, now, act, record.name, force, stand_in)
                 if not decision.refused:
                     schema = None if stand_in is None or reply is None else reply.model_json_schema()
                     if act is Act.COMPLETE and (told := _result_of(saga, record)):
@@ -108,6 +110,17 @@ def _try(
         reply=cast("Mapping[str, Any] | None", reply),
     )
     return decide(saga, instance, event)
+
+
+def _taking_any_result(saga: SagaDefinition, name: str) -> SagaDefinition:
+    """The saga without the hook that takes a plain task's result, of which there is no stand-in."""
+    index = saga.index(name)
+    step = saga.steps[index]
+    if not isinstance(step, CommandStep) or not step.command.answers_anything:
+        return saga
+    deaf = copy(step)
+    deaf.on_success = None
+    return replace(saga, steps=(*saga.steps[:index], deaf, *saga.steps[index + 1 :]))
 
 
 def _reply_type(saga: SagaDefinition, record: StepRecord) -> type[BaseModel] | None:

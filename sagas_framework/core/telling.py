@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -32,6 +31,7 @@ _WORDS: Final = {
     Phase.HANDED_OVER: "handed over",
     Phase.COMPENSATED: "undone",
 }
+_GIVEN_UP: Final = {Phase.PAUSING: "failed", Phase.UNDO_PAUSING: "undo failed"}
 
 
 def records_of(instance: SagaInstance, saga: SagaDefinition | None) -> list[StepRecord]:
@@ -44,6 +44,8 @@ def records_of(instance: SagaInstance, saga: SagaDefinition | None) -> list[Step
 def phase_in_words(record: StepRecord, saga: SagaDefinition | None) -> str:
     """Where a step stands: ``done``, ``being undone, parked``."""
     word = _WORDS[record.phase]
+    if record.parked and record.resume_at is None:  # nothing comes by itself
+        word = _GIVEN_UP.get(record.phase, word)
     if record.phase is Phase.COMPENSATED and not _undoable(record, saga):
         word = "nothing to undo"
     return f"{word}, parked" if record.parked else word
@@ -125,7 +127,7 @@ def _of_skipped(record: StepRecord, instance: SagaInstance) -> Effect:
         return Effect.STILL_THERE if record.known else Effect.UNKNOWN
     # Forward it was never done, if its participant said so or was asked to close it. Skipped without
     # asking it may yet happen.
-    said = record.first_sent_at is None or record.settles or record.error
+    said = record.first_sent_at is None or record.intent is None
     return Effect.NEVER if said else Effect.UNKNOWN
 
 
@@ -141,11 +143,3 @@ def _leaves_nothing(record: StepRecord, saga: SagaDefinition | None) -> bool:
 
 def _undoable(record: StepRecord, saga: SagaDefinition | None) -> bool:
     return saga is None or saga.steps[saga.index(record.name)].undoable
-
-
-def step_in_json(
-    record: StepRecord, own: Mapping[str, Any], instance: SagaInstance, saga: SagaDefinition | None
-) -> dict[str, Any]:
-    """A step as in the row (`own`), with what the row leaves out: phase, counts and its effect now."""
-    always = {"phase": record.phase.value, "attempts": record.attempts, "tries": record.tries}
-    return {"name": record.name, "effect": effect(record, instance, saga).value} | always | dict(own)

@@ -170,7 +170,7 @@ def clock_time(moment: datetime, now: datetime) -> str:
 def of_queue(seen: QueueSeen, now: datetime) -> Iterator[str]:
     """What is to be told of a queue that was looked at a short time ago: who is missing, what waits."""
     if seen.unattended_since is not None:
-        yield f"No worker takes from {seen.queue} since {clock_time(seen.unattended_since, now)}."
+        yield f"No worker has taken from {seen.queue} since {clock_time(seen.unattended_since, now)}."
     if seen.messages:
         told = "1 message waits" if seen.messages == 1 else f"{seen.messages:,} messages wait"
         yield f"{told} in {seen.queue}."

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from sagas_framework.core.events import ReplyReceived, Result
+from sagas_framework.core.events import Confirmed, Event, ReplyReceived, Result
 from sagas_framework.core.instance import Phase, SagaInstance, Status
 from sagas_framework.core.lost import Horizons
 from sagas_framework.messages import Command, Compensation, Service
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.saga import Definitions, Saga, Steps
 from sagas_framework.storage.memory import MemoryDatabase, MemoryStore
-from sagas_framework.storage.ports import StoreUnavailable
+from sagas_framework.storage.ports import Quarantined, StoreUnavailable
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Load, Receipt
 from tests.unit.core.stories import NOON, SAGA_ID, OrderState, new_instance
@@ -158,3 +158,37 @@ def test_a_store_that_is_away_just_then_costs_the_confirmation_and_no_more(
     assert bakery.saga.steps["bake"].phase is Phase.COMPENSATING
     assert "confirmed commands were not noted" in caplog.text
     assert bakery.saga == replace(bakery.saga, due_at=NOON + timedelta(minutes=5))
+
+
+def test_one_saga_that_fails_does_not_cost_its_neighbours_their_confirmation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each confirmation that is not noted costs its saga a person's time."""
+    bakery = Bakery()
+    bakery.answers()
+    bakery.answers()
+    other = "01890a5d-ac96-774b-bcce-b302099a8058"
+    flight = bakery.saga.steps["sell"].flight
+    assert flight is not None
+    step = replace(bakery.saga.steps["sell"], flight=replace(flight, message_id="another"))
+    bakery.database.instances[other] = replace(
+        bakery.saga, id=other, key="order-2", steps={**bakery.saga.steps, "sell": step}
+    )
+    process = bakery.orchestrator._process
+
+    def spoilt(events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None) -> None:
+        if any(isinstance(event, Confirmed) and event.saga_id == other for event in events):
+            raise RuntimeError("it cannot be committed")
+        process(events, aside)
+
+    monkeypatch.setattr(bakery.orchestrator, "_process", spoilt)
+    left = bakery.orchestrator.process(
+        [
+            ReplyReceived(saga_id, bakery.now, (its_id,), flight.task, Result.FAILED)
+            for saga_id, its_id in ((SAGA_ID, flight.message_id), (other, "another"))
+        ]
+    )
+
+    assert left == []
+    assert bakery.database.instances[other].steps["bake"].phase is Phase.COMPENSATING
+    assert bakery.saga.status is Status.COMPENSATED

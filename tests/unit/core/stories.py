@@ -448,7 +448,7 @@ class Run:
         step: str | None = None,
         *,
         force: bool = False,
-        reply: Mapping[str, Any] | None = None,
+        reply: Any = None,
         revision: int | None = None,
     ) -> Decision:
         return self.happens(

@@ -60,7 +60,8 @@ def handed_over() -> Run:
         run.fails(TICKET, "KitchenOffline")
         run.after(60)
     run.operator(Act.COMPLETE)
-    run.settles("yours to undo", TICKET, reply={"ticket_id": 7})
+    run.settles("yours_to_undo", TICKET, reply={"ticket_id": 7})
+    assert run.phase(TICKET) is Phase.HANDED_OVER
     return run
 
 
@@ -137,6 +138,20 @@ def test_a_step_that_was_skipped_without_asking_may_yet_happen() -> None:
     assert effect_of(run, "start_delivery") is Effect.UNKNOWN
 
 
+def test_neither_a_failed_try_nor_an_unanswered_question_says_that_it_never_happened() -> None:
+    pausing = Run(DELIVER_ORDER).until("start_delivery")
+    pausing.fails()
+    asking = Run(DELIVER_ORDER).until("start_delivery")
+    asking.after(timedelta(minutes=5))
+    asking.operator(Act.SKIP)
+
+    for run in (pausing, asking):
+        run.operator(Act.SKIP, "start_delivery", force=True)
+
+        assert run.phase("start_delivery") is Phase.SKIPPED
+        assert effect_of(run, "start_delivery") is Effect.UNKNOWN
+
+
 def test_every_phase_has_an_effect_and_a_word() -> None:
     run = completed()
 
@@ -155,6 +170,19 @@ def test_what_needs_a_person_is_said_beside_the_phase() -> None:
 
     assert phase_in_words(run.step("start_delivery"), run.saga) == "refused, parked"
     assert phase_in_words(run.step("approve_restaurant_ticket"), run.saga) == "done"
+
+
+def test_a_step_that_needs_a_person_does_not_pause_unless_its_next_try_comes_by_itself() -> None:
+    refused, failing = turned_back(), turned_back()
+    refused.refuses("KitchenOffline", TICKET)
+    for _ in range(5):
+        failing.fails(TICKET, "KitchenOffline")
+        failing.after(timedelta(hours=1))
+    failing.fails(TICKET, "KitchenOffline")
+
+    assert refused.step(TICKET).parked
+    assert phase_in_words(refused.step(TICKET), refused.saga) == "undo failed, parked"
+    assert phase_in_words(failing.step(TICKET), failing.saga) == "undo pausing, parked"
 
 
 def test_only_what_left_something_behind_is_undone() -> None:

@@ -291,7 +291,7 @@ def test_the_sentence_says_that_no_worker_takes_from_the_queue_and_who_else_wait
 
     assert why(run.instance, run.now, run.saga, queue=queue, same=1203) == (
         "Waiting 9 s for restaurant_service.create_ticket (try 1); turns back in 4 min 51 s. "
-        "No worker takes from restaurant_service.commands since 12:00. "
+        "No worker has taken from restaurant_service.commands since 12:00. "
         "1,204 messages wait in restaurant_service.commands. 1,203 more sagas wait for the same."
     )
 
@@ -313,7 +313,7 @@ def test_what_was_seen_of_a_queue_long_ago_is_not_told() -> None:
     just_now = why(run.instance, run.now, queue=seen(at=run.now - seconds(60)))
     long_ago = why(run.instance, run.now, queue=seen(at=run.now - seconds(61)))
 
-    assert "No worker takes" in just_now
+    assert "No worker has taken" in just_now
     assert long_ago == sentence_without_declaration(run)
 
 
@@ -350,7 +350,7 @@ def test_a_late_step_is_parked_and_its_queue_still_tells_why() -> None:
     queue = QueueSeen("delivery_service.commands", run.now, 0, 0).after(None)
 
     assert queue_of(run.instance) == "delivery_service.commands"
-    assert "No worker takes from delivery_service.commands since 12:05." in why(
+    assert "No worker has taken from delivery_service.commands since 12:05." in why(
         run.instance, run.now, run.saga, queue=queue
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ from sagas_framework.core.events import Act, Confirmed, OperatorActed, Result
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import OutcomeKind, Phase, Status, steps_from_json, steps_to_json
 from sagas_framework.core.options import options
+from sagas_framework.core.telling import Effect, effect
 from sagas_framework.core.why import why
 from sagas_framework.messages import Command, Compensation, Reply, Service
-from sagas_framework.saga import Saga, SagaDefinition, Steps, undo_task
+from sagas_framework.saga import NOTHING_TO_UNDO, Saga, SagaDefinition, Steps, undo_task
 from tests.unit.core.stories import (
     SAGA_ID,
     CreateTicket,
@@ -225,11 +227,12 @@ def test_a_failure_after_the_pivot_is_skipped_or_completed_at_once(act: Act, pha
     assert not settled(run)
 
 
-def test_a_failure_of_an_attempt_that_a_person_has_replaced_is_ignored() -> None:
+@pytest.mark.parametrize("result", [Result.FAILED, Result.REFUSED])
+def test_a_failure_of_an_attempt_that_a_person_has_replaced_is_ignored(result: Result) -> None:
     run = unknown("hand")
     run.operator(Act.RETRY)
 
-    run.happens(run.reply_of("hand", Kind.DO, 1, Result.FAILED, error={"type": "Slow"}))
+    run.happens(run.reply_of("hand", Kind.DO, 1, result, error={"type": "Slow"}))
 
     assert run.decision.ignored == "try 1 is over"
     assert run.in_flight == ["hand do 2"]
@@ -312,11 +315,38 @@ def test_completing_needs_the_reply_that_the_contract_names() -> None:
 
 @pytest.mark.parametrize("result", [None, 0, "p-2"])
 def test_a_plain_tasks_result_may_be_any_json(result: Any) -> None:
-    run = unknown("pay")
+    run = unknown("thank")
 
     run.operator(Act.COMPLETE, reply=result)
 
-    assert run.step("pay").reply == result
+    assert run.step("thank").reply == result
+    assert run.status is Status.COMPLETED
+
+
+def test_a_result_that_on_success_cannot_take_is_refused_and_changes_nothing() -> None:
+    """It would have turned the saga back, and undone a payment whose id nobody knew."""
+    run = unknown("pay")
+
+    decision = run.operator(Act.COMPLETE, reply=0)
+
+    assert decision.refused
+    assert decision.answer is not None
+    assert decision.answer.startswith(
+        "completing pay needs the result that till.take_payment would have had, and on_success cannot take "
+        "this one (PydanticSerializationError: "
+    )
+    assert (run.status, run.phase("pay")) == (Status.PARKED, Phase.RUNNING)
+    assert offered(run)["complete"] == "counts it as done: it happened, as you found out"
+
+
+def test_with_force_a_result_that_on_success_cannot_take_is_a_fault_of_our_own_code() -> None:
+    run = unknown("pay")
+
+    run.operator(Act.COMPLETE, reply=0, force=True)
+
+    assert run.outcome is not None
+    assert (run.outcome.kind, run.outcome.step) == (OutcomeKind.FAILED, "pay")
+    assert run.in_flight == ["pay undo 1"]
 
 
 @pytest.mark.parametrize("name", BEFORE)
@@ -354,6 +384,31 @@ def test_after_the_pivot_it_is_skipped_at_once() -> None:
     assert run.in_flight == ["thank do 1"]
 
 
+def test_skipped_while_nobody_knows_it_may_have_happened_whatever_a_try_before_it_said() -> None:
+    run = at("hand")
+    run.fails("hand")
+    run.operator(Act.RETRY)
+    run.after(TIMEOUT)
+
+    run.operator(Act.SKIP)
+
+    assert run.phase("hand") is Phase.SKIPPED
+    assert effect(run.step("hand"), run.instance, BAKERY) is Effect.UNKNOWN
+
+
+def test_why_tells_the_failure_of_the_try_before_this_one_alone() -> None:
+    run = at("hand")
+    run.fails("hand", "OutOfFlour")
+    run.operator(Act.RETRY)
+    assert "Try 1 failed (OutOfFlour" in why(run.instance, run.now, BAKERY)
+    run.after(TIMEOUT)
+
+    run.operator(Act.RETRY)
+
+    assert run.in_flight == ["hand do 3"]
+    assert "OutOfFlour" not in why(run.instance, run.now, BAKERY)
+
+
 def test_after_the_pivot_it_is_sent_once_more_on_the_persons_word() -> None:
     run = unknown("hand")
 
@@ -388,14 +443,108 @@ def test_before_its_timeout_nobody_decides_not_even_with_force(act: Act) -> None
     assert decision.answer == "bake is in flight: wait for its answer, or for its timeout"
 
 
-def test_a_success_after_it_was_withdrawn_is_recorded() -> None:
+def late_success(run: Run, name: str) -> None:
+    run.happens(run.reply_of(name, Kind.DO, 1, Result.SUCCESS, ANSWERS.get(name)))
+
+
+def test_a_success_after_it_was_withdrawn_and_the_saga_has_ended_is_recorded() -> None:
     run = unknown("bake")
     run.operator(Act.WITHDRAW)
+    run.until_end()
+    assert run.status is Status.COMPENSATED
 
-    run.happens(run.reply_of("bake", Kind.DO, 1, Result.SUCCESS, BAKED))
+    late_success(run, "bake")
 
     assert run.decision.ignored == "bake is withdrawn"
     assert run.history[-1].entry == "reply_ignored"
+
+
+def after_all(name: str) -> Run:
+    """It was withdrawn, and its success comes while the rest is being undone."""
+    run = unknown(name)
+    run.operator(Act.WITHDRAW)
+    late_success(run, name)
+    return run
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_success_after_it_was_withdrawn_needs_a_person_before_the_saga_ends(name: str) -> None:
+    """Not undone by itself: whoever withdrew it may have undone it by hand."""
+    run = after_all(name)
+
+    assert run.phase(name) is Phase.HANDED_OVER
+    assert "it happened after all" in why(run.instance, run.now, BAKERY)
+    assert effect(run.step(name), run.instance, BAKERY) is Effect.STILL_THERE
+    assert list(offered(run)) == ["skip", "complete"]
+    while run.in_flight:
+        ((record, _),) = run.instance.in_flight()
+        (run.succeeds if record.name == "ticket" else lambda name: confirmed(run, name))(record.name)
+    assert run.status is Status.PARKED
+
+
+@pytest.mark.parametrize(
+    ("act", "phase", "left"),
+    [
+        (Act.COMPLETE, Phase.COMPENSATED, Effect.UNDONE),
+        (Act.SKIP, Phase.SKIPPED, Effect.STILL_THERE),
+    ],
+)
+def test_what_happened_after_all_is_undone_by_hand_or_left(act: Act, phase: Phase, left: Effect) -> None:
+    run = after_all("bake")
+    run.succeeds("ticket")
+
+    run.operator(act, "bake")
+
+    assert run.status is Status.COMPENSATED
+    assert run.phase("bake") is phase
+    assert effect(run.step("bake"), run.instance, BAKERY) is left
+
+
+def test_a_success_after_a_failure_that_turned_the_saga_back_needs_a_person() -> None:
+    """The broker may deliver twice: one failed, the other worked."""
+    run = at("bake")
+    run.fails("bake", "OutOfFlour")
+
+    late_success(run, "bake")
+
+    assert run.phase("bake") is Phase.HANDED_OVER
+
+
+def test_a_success_after_a_failure_past_the_pivot_goes_on() -> None:
+    """Else a person would retry what has happened."""
+    run = at("hand")
+    run.fails("hand")
+
+    late_success(run, "hand")
+
+    assert run.phase("hand") is Phase.SUCCEEDED
+    assert run.in_flight == ["thank do 1"]
+
+
+def test_a_success_after_its_skipping_is_recorded() -> None:
+    run = unknown("hand")
+    run.operator(Act.SKIP)
+
+    late_success(run, "hand")
+
+    assert run.decision.ignored == "hand is skipped"
+    assert effect(run.step("hand"), run.instance, BAKERY) is Effect.UNKNOWN
+
+
+def test_what_leaves_nothing_behind_may_happen_after_all() -> None:
+    class LookSaga(Saga[OrderState], name="look", version=1):
+        pay = step.task("till.pay", lambda state: {}, compensation=undo_task("till.back", lambda state: {}))
+        look = step.task("shop.look", lambda state: {}, compensation=NOTHING_TO_UNDO)
+
+    run = Run(LookSaga.definition).start()
+    run.succeeds("pay")
+    run.after(TIMEOUT)
+    run.operator(Act.WITHDRAW)
+
+    late_success(run, "look")
+
+    assert run.decision.ignored == "look leaves nothing behind"
+    assert run.status is Status.COMPENSATING
 
 
 def test_what_has_an_inbox_is_not_withdrawn() -> None:
@@ -536,6 +685,75 @@ def test_a_confirmation_of_what_is_not_in_flight_changes_nothing() -> None:
 
     assert run.instance is before
     assert run.decision.ignored == "no longer in flight"
+
+
+@pytest.mark.parametrize("act", [Act.RETRY, Act.COMPLETE, Act.SKIP])
+def test_nobody_decides_on_a_compensation_in_flight_not_even_with_force(act: Act) -> None:
+    """Sent once more, or undone by hand, it would be undone twice."""
+    run = undoing_bake()
+
+    decision = run.operator(act, "bake", force=True)
+
+    assert decision.refused
+    assert decision.answer == "its compensation is in flight: wait for its answer, or for its timeout"
+    assert run.in_flight == ["bake undo 1"]
+
+
+@dataclass
+class Mending:
+    """A compensation that cannot be built `failures` times, and then can."""
+
+    failures: int = 5
+
+    def throw_away(self, state: OrderState) -> ThrowAway:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise KeyError("broken")
+        return ThrowAway(order_id=state.order_id)
+
+
+def test_a_compensation_that_can_be_built_at_last_is_not_parked_while_it_is_in_flight() -> None:
+    """Else a person would be told that it failed, and would send it a second time."""
+
+    class MendedSaga(Saga[OrderState], name="mended", version=1):
+        bake = step.command(
+            Bake, lambda state: Bake(order_id=state.order_id), compensation=Mending().throw_away
+        )
+        pay = step.task("till.pay", lambda state: {}, pivot=True)
+
+    run = Run(MendedSaga.definition).start()
+    run.succeeds("bake", BAKED)
+    run.fails("pay")
+    for _ in range(4):
+        run.at(run.instance.due_at)
+    assert "failed 5 times" in (run.step("bake").parked or "")
+    run.at(run.instance.due_at)
+
+    assert run.in_flight == ["bake undo 6"]
+    assert run.status is Status.COMPENSATING
+    assert run.operator(Act.RETRY, "bake").refused
+    run.after(TIMEOUT)
+    assert (run.step("bake").parked or "").startswith("unknown outcome: bakery.throw_away: not confirmed")
+
+
+@pytest.mark.parametrize("argument", [object(), "\ud800", "\0"], ids=["object", "half", "nul"])
+def test_a_compensation_that_cannot_be_written_is_a_fault_of_our_own_code(argument: object) -> None:
+    """Raised out of the decision, the saga could neither go on nor be parked."""
+
+    class OddSaga(Saga[OrderState], name="odd", version=1):
+        pay = step.task(
+            "till.pay", lambda state: {}, compensation=undo_task("till.back", lambda state: {"it": argument})
+        )
+        thank = step.task("post.thank", lambda state: {}, pivot=True)
+
+    run = Run(OddSaga.definition).start()
+    run.succeeds("pay")
+
+    run.fails("thank")
+
+    assert run.phase("pay") is Phase.UNDO_PAUSING
+    assert run.sends == []
+    assert run.instance.due_at == run.now + seconds(1)
 
 
 # ---- compensations: plain tasks --------------------------------------------------------------------
