@@ -64,7 +64,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "demo.lock").open("w")
     except OSError as error:
-        raise CannotRun(f"{error}. Choose another folder: DEMO_DATA=var/another make demo") from None
+        raise CannotRun(
+            f"The folder {folder} cannot be used ({error.strerror}). "
+            "Choose another folder: DEMO_DATA=var/another make demo"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from app_common.migrate import DEFAULT_DATABASE, migrate
 from app_common.running import HOST, SERVICES, CannotRun, check_port, commands
-from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port
+from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port, page_settings
 from sagas_framework import SagasError
 
 RESTAURANT_TIMEOUT: Final = "15"
@@ -33,6 +33,7 @@ def main() -> int:
     try:
         port = order_service_port()
         check_port(port)
+        page_settings()  # now, while nothing runs, rather than in the process that needs them
         for service in SERVICES:
             migrate(service)
     except KeyboardInterrupt:

@@ -66,5 +66,5 @@ def check_port(port: int) -> None:
         except OSError as error:
             raise CannotRun(
                 f"Port {port} cannot be used ({error.strerror}). "
-                f"Stop what listens there, or take another: ORDER_SERVICE_PORT={port + 1} make demo"
+                f"Stop what listens there, or take another: ORDER_SERVICE_PORT={port + 1}"
             ) from None

@@ -160,7 +160,7 @@ def _result_backend(environ: Mapping[str, str]) -> str | None:
 
 def _address(variable: str, value: str, example: str) -> str:
     if "://" not in value:
-        raise SettingError(variable, "is not an address of the form transport://...", example)
+        raise SettingError(variable, "is not an address of the form transport://host", example)
     return value
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
-from flask import request
-
 from order_service.errors import Refusal
+from sagas_framework.console import foreign_origin
 
 
 def refuse_other_sites() -> None:
@@ -14,22 +11,13 @@ def refuse_other_sites() -> None:
 
     There is no session and no cookie that another site could misuse, and so no token. But the service
     may stand where only its visitors get to, and no page elsewhere should launch orders through them.
-    Browsers say in Sec-Fetch-Site where a request comes from (older ones, and all without HTTPS on
-    other hosts than localhost, in Origin alone); what says nothing is no browser.
 
     Raises:
         Refusal: the request comes from a page of another origin.
     """
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
-    if site is not None:
-        other = site not in ("same-origin", "none")  # "none": typed, or from a bookmark
-    else:
-        # "null", a page that hides where it is from, has no host.
-        other = origin is not None and urlsplit(origin).netloc != request.host
-    if other:
+    if (origin := foreign_origin()) is not None:
         raise Refusal(
             403,
-            f"This POST comes from a page of another origin ({origin or site}), and is not obeyed",
+            f"This POST comes from a page of another origin ({origin}), and is not obeyed",
             "Launch from the homepage, or from a program that sends neither Origin nor Sec-Fetch-Site",
         )

@@ -115,14 +115,14 @@ LAUNCHES: Final = (
         "/run-saga-where-restaurant-never-answers",
         "The restaurant never answers",
         COMPENSATED,
-        "A step that timed out may have happened, so it is undone as well.",
+        "A step that was not answered may have happened, so it is undone as well.",
         lambda: an_order(dish=Dish.NEVER_ANSWERED),
     ),
     Launch(
         "/run-saga-failing-on-ticket-approval",
         "The ticket is never approved",
         COMPENSATED,
-        "Three attempts in 15 seconds; then the money is let go again.",
+        "Three tries in 15 seconds; then the money is let go again.",
         lambda: an_order(dish=Dish.NEVER_APPROVED),
     ),
     Launch(

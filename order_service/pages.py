@@ -7,8 +7,9 @@ from typing import Any, Final
 from flask import Response, jsonify, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from order_service.api import accepted
+from order_service.api import accepted, idempotency_key
 from order_service.crossing import refuse_other_sites
+from order_service.errors import Refusal
 from order_service.launches import COMPENSATED, COMPLETED, ENDS, LAUNCHES, PARKED, Launch, preview
 from order_service.orchestrator import sagas
 from order_service.orders import place
@@ -37,14 +38,13 @@ def homepage() -> Response:
         count={status: count[status] for status in (Status.PARKED, Status.COMPENSATING, Status.RUNNING)},
         live=_LIVE,
         refresh=5,
-        host=request.host_url.rstrip("/"),
     )
     return _fresh(Response(page, mimetype="text/html"))
 
 
 def show_launch(launch: Launch) -> Response:
     """What a POST to the same path would do. Nothing is launched."""
-    told = preview(launch)
+    told = preview(launch) | {"path": url_for(launch.path)}
     if _wants_html():
         page = render_template("launch.html", title=launch.title, launch=told)
         response = Response(page, mimetype="text/html")
@@ -56,8 +56,20 @@ def show_launch(launch: Launch) -> Response:
 
 
 def run(launch: Launch) -> BaseResponse:
-    """Take the launch's order."""
+    """Take the launch's order.
+
+    Raises:
+        Refusal: it comes from a page of another origin; or with an idempotency key, which would be
+            ignored: a random launch draws another order each time.
+    """
     refuse_other_sites()
+    if idempotency_key() is not None:
+        raise Refusal(
+            400,
+            "A launch takes no Idempotency-Key: each POST is another order",
+            f"Leave it out, or send the order that GET {url_for(launch.path)} tells to "
+            f"POST {url_for('take_order')} with it",
+        )
     placed = place(launch.order())
     if _wants_html():
         return redirect(url_for("sagas.show_saga", saga_id=placed.saga_id), 303)  # what became of the button
@@ -67,7 +79,12 @@ def run(launch: Launch) -> BaseResponse:
 def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
     return {
         "launches": [
-            {"path": launch.path, "title": launch.title, "ends": launch.ends, "shows": launch.shows}
+            {
+                "path": url_for(launch.path),
+                "title": launch.title,
+                "ends": launch.ends,
+                "shows": launch.shows,
+            }
             for launch in LAUNCHES
         ],
         "count": {status.value: number for status, number in count.items()},

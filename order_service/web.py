@@ -43,9 +43,10 @@ def create_app() -> Flask:
 
 
 def _harden(response: Response) -> Response:
-    """Nothing of a page comes from elsewhere, and no other page shows ours in a frame."""
+    """Nothing of a page comes from elsewhere or is sent there, and no other page shows ours in a frame."""
     response.headers.setdefault(
-        "Content-Security-Policy", "default-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "Content-Security-Policy",
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     )
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response

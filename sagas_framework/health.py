@@ -6,7 +6,7 @@ No ping. A loop that turns writes it down; one whose server is away does not tur
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,14 +16,20 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sagas_framework.core.instance import Status
-from sagas_framework.core.why import OVERDUE_AFTER, in_words
+from sagas_framework.core.why import OVERDUE_AFTER, QueueSeen, clock_time, in_words
 from sagas_framework.errors import SagasError, SchemaOutdated
 from sagas_framework.participant import Participant
 from sagas_framework.sagas import Sagas
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import is_refused, is_unavailable, reading
 from sagas_framework.storage.ports import Beat, StoreUnavailable
-from sagas_framework.storage.reads import count_open, count_overdue, count_quarantined, read_beats
+from sagas_framework.storage.reads import (
+    count_open,
+    count_overdue,
+    count_quarantined,
+    read_beats,
+    read_queues,
+)
 
 ALIVE_WITHIN: Final = timedelta(seconds=15)
 """Loops write down their turns every 2 s."""
@@ -146,6 +152,7 @@ def check_orchestrator(sagas: Sagas, *, worker: str | None = None) -> Checkup:
                 "overdue": sum(overdue.values()),
             }
             _warn(checkup, overdue, sagas.definitions.known(), worker)
+            checkup.warnings += _unattended(read_queues(connection).values(), now)
     return checkup
 
 
@@ -269,6 +276,15 @@ def _warn(
     if parked := (checkup.sagas or {}).get("parked", 0):
         needs = "needs" if parked == 1 else "need"
         checkup.warnings.append(f"{_sagas(parked)} {needs} a person: saga -A {worker} list --status parked")
+
+
+def _unattended(queues: Iterable[QueueSeen], now: datetime) -> Iterator[str]:
+    """Of the queues in which commands wait and from which nobody takes them."""
+    for seen in queues:
+        if seen.unattended_since is not None and seen.messages and seen.is_fresh(now):
+            since = clock_time(seen.unattended_since, now)
+            waits = "1 message waits" if seen.messages == 1 else f"{seen.messages:,} messages wait"
+            yield f"no worker has taken from {seen.queue} since {since}, and {waits} there"
 
 
 def _sagas(number: int) -> str:

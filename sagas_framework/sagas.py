@@ -39,6 +39,7 @@ from sagas_framework.storage.reads import (
     read_acts,
     read_history,
     read_instance,
+    read_instances,
     read_page,
     read_queues,
     read_stuck,
@@ -230,20 +231,24 @@ class Sagas:
 
     def stuck_views(self, *, waiting: timedelta = timedelta(minutes=1)) -> Sequence[StuckView]:
         """What `stuck` finds, as a person looks at it: each with one of the instances that wait for it."""
-        return [self._stuck_view(stuck) for stuck in self.stuck(waiting=waiting)]
-
-    def _stuck_view(self, stuck: Stuck) -> StuckView:
-        try:
-            example: SagaView | None = self.view(stuck.example)
-        except UnknownRun:
-            example = None
-        declared = self.definitions.find(stuck.saga, stuck.version) is not None
-        if example is not None and example.saga is None:
-            declared = False
-        waits = example and example.instance.waiting
-        if not waits or (waits.cause, waits.what) != (stuck.cause, stuck.what):
-            example = None  # it has moved on since it was counted
-        return StuckView(stuck, declared, example, self.clock())
+        found, now = self.stuck(waiting=waiting), self.clock()
+        with reading(self.engine) as connection:
+            examples = {i.id: i for i in read_instances(connection, [stuck.example for stuck in found])}
+            queues = read_queues(connection)
+        views = []
+        for stuck in found:
+            definition = self.definitions.find(stuck.saga, stuck.version)
+            declared, example = definition is not None, None
+            if (instance := examples.get(stuck.example)) is not None:
+                example = SagaView(
+                    instance, definition, now, queues=queues
+                )  # whose history nobody reads here
+                declared = example.saga is not None
+                waits = instance.waiting
+                if waits is None or (waits.cause, waits.what) != (stuck.cause, stuck.what):
+                    example = None  # it has moved on since it was counted
+            views.append(StuckView(stuck, declared, example, now))
+        return views
 
     def queues(self) -> Mapping[str, QueueSeen]:
         """The queues as an orchestrator last saw them on the broker, by name."""

@@ -242,8 +242,7 @@ def line_to_json(line: HistoryLine) -> dict[str, Any]:
 
 
 def act_to_json(act: ActRow) -> dict[str, Any]:
-    """An operator's act, and what became of it: ``stored``, ``done`` or ``refused``."""
-    became = "stored" if act.handled_at is None else "refused" if act.refused else "done"
+    """An operator's act, and what became of it."""
     return {
         "number": act.id,
         "saga_id": act.saga_id,
@@ -254,7 +253,7 @@ def act_to_json(act: ActRow) -> dict[str, Any]:
         "force": act.force,
         "revision": act.revision,
         "created_at": act.created_at.isoformat(),
-        "became": became,
+        "became": act.became,
         "answer": act.answer,
     }
 

@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -115,6 +115,14 @@ class PostgresServer:
     def drop(self, url: str) -> None:
         """Drop a database made by `create`, also when connections to it linger."""
         self._run(f"DROP DATABASE IF EXISTS {urlsplit(url).path[1:]} WITH (FORCE)")
+
+    @contextlib.contextmanager
+    def not_made_yet(self, services: Iterable[str]) -> Iterator[str]:
+        """The address of databases that do not exist yet, with ``{service}`` in it; dropped afterwards."""
+        template = urlunsplit(urlsplit(self.url)._replace(path=f"/{random_name()}_{{service}}"))
+        yield template
+        for service in services:
+            self.drop(template.replace("{service}", service))
 
     def _run(self, statement: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:

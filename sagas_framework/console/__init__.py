@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     from sagas_framework.console.mounting import console
+    from sagas_framework.console.origin import foreign_origin
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in ("flask", "werkzeug", "itsdangerous", "markupsafe"):
         raise
@@ -13,4 +14,4 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from None
 
-__all__ = ["console"]
+__all__ = ["console", "foreign_origin"]

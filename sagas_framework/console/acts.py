@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,14 +11,14 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from sagas_framework.console import answers
-from sagas_framework.console.choosing import MOST_AT_ONCE
+from sagas_framework.console.chosen import MOST_AT_ONCE
 from sagas_framework.console.desk import Desk
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.ranges import from_ranges
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import ActRow
-from sagas_framework.storage.reads import read_instances, read_numbered_acts
+from sagas_framework.storage.reads import newest, read_instances, read_numbered_acts
 from sagas_framework.view import act_to_json
 
 LIVE: Final = 1000
@@ -30,12 +31,6 @@ class Became:
 
     act: ActRow
     instance: SagaInstance | None
-
-    @property
-    def word(self) -> str:
-        if self.act.handled_at is None:
-            return "stored"
-        return "refused" if self.act.refused else "done"
 
     def to_json(self) -> dict[str, Any]:
         instance = self.instance
@@ -51,22 +46,23 @@ def add_acts_routes(blueprint: Blueprint, desk: Desk) -> None:
     @blueprint.get("/acts")
     def show_acts() -> Response:
         numbers = from_ranges(request.args.get("numbers", ""), MOST_AT_ONCE)
-        gone = request.args.get("gone", 0, int)
+        gone = max(request.args.get("gone", 0, int), 0)
         with reading(desk.sagas.engine) as connection:
             acts = read_numbered_acts(connection, numbers)
             if not acts:
                 raise Problem(404, "There are no such acts", "Look at the saga's own page for its acts")
             waiting = sum(act.handled_at is None for act in acts)
             now = desk.sagas.clock() if waiting else None
-            tag = answers.etag(desk, _digest(acts), now=now)
+            tag = answers.etag(desk, _digest(acts), newest(connection), now=now)
             if (known := answers.unchanged(tag)) is not None:
                 return known
             instances = {i.id: i for i in read_instances(connection, [act.saga_id for act in acts])}
         became = sorted(
             [Became(act, instances.get(act.saga_id)) for act in acts],
-            key=lambda one: (("refused", "stored", "done").index(one.word), one.act.id),
+            key=lambda one: (("refused", "stored", "done").index(one.act.became), one.act.id),
         )
-        count = {word: sum(one.word == word for one in became) for word in ("done", "refused", "stored")}
+        words = Counter(act.became for act in acts)
+        count = {word: words[word] for word in ("done", "refused", "stored")}
         return answers.page(
             "saga_console/acts.html",
             lambda: {"acts": [one.to_json() for one in became], "count": count, "gone": gone},

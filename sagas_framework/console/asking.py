@@ -47,7 +47,7 @@ class Given:
                 form | {"act": act, "step": form.get("step") or step}, form, request.form.getlist("force")
             )
         try:
-            body = parse(request.get_data(as_text=True))
+            body = parse(request.get_data())
         except ValueError as error:
             raise Problem(400, f"The body cannot be read. {error}".rstrip("."), _LIKE) from None
         if not isinstance(body, dict):

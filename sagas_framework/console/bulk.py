@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from sagas_framework.console import answers
 from sagas_framework.console.choices import refusal
-from sagas_framework.console.choosing import MOST_AT_ONCE, Chosen, ChosenMany
+from sagas_framework.console.chosen import MOST_AT_ONCE, Chosen, ChosenMany
 from sagas_framework.console.desk import Desk
 from sagas_framework.console.guard import Signed
 from sagas_framework.console.lists import wanted_now
@@ -19,6 +19,7 @@ from sagas_framework.console.problem import Problem
 from sagas_framework.console.ranges import as_ranges
 from sagas_framework.core.events import Act
 from sagas_framework.core.instance import Status
+from sagas_framework.core.why import count
 from sagas_framework.sagas import Sagas
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import ActRow
@@ -61,6 +62,11 @@ class Would:
 
 def add_bulk_routes(blueprint: Blueprint, desk: Desk) -> None:
     """``POST /bulk``: asks; and when it is confirmed, stores the acts."""
+
+    @blueprint.get("/bulk")
+    def bulk() -> BaseResponse:
+        # Where somebody is who loads the question again from its address.
+        return redirect(url_for(".list_sagas", **wanted_now(desk).args()), 302)
 
     @blueprint.post("/bulk")
     def act_on_many() -> BaseResponse:
@@ -125,7 +131,7 @@ def _asked(desk: Desk, given: ChosenMany, signed: Signed, wrong: dict[str, str])
             "wrong": missing,
             "confirmed": False,
         },
-        title=f"{given.act.value.capitalize()} {len(obeyed)} sagas",
+        title=f"{given.act.value.capitalize()} {count(len(obeyed), 'saga', 'sagas')}",
         status=400 if bad else 200,
         act=given.act.value,
         obeyed=obeyed,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flask import request
 
+from sagas_framework.console.fields import parse
 from sagas_framework.console.guard import is_storable
 from sagas_framework.console.problem import Problem
 from sagas_framework.core.events import Act
@@ -15,6 +16,13 @@ from sagas_framework.core.events import Act
 ACTS: Final = (Act.RETRY, Act.CANCEL, Act.SKIP)
 MOST_AT_ONCE: Final = 1000
 """Sagas that are acted on in one go."""
+LONGEST_STEP: Final = 100
+"""Characters of a step's name that a database keeps."""
+
+_LIKE: Final = (
+    'Send {"act": "retry", "sagas": [{"id": ..., "revision": ...}], "by": ..., "reason": ..., '
+    '"confirmed": true}'
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Chosen:
         """
         saga_id, _, rest = text.partition(".")
         revision, _, step = rest.partition(".")
-        if not saga_id or not _is_name(text) or (rest and not _is_number(revision)):
+        if not saga_id or not _is_name(text) or (rest and not _is_number(revision)) or not _is_step(step):
             raise Problem(400, f"{text[:60]!r} names no saga of a list", "Choose them in the list of sagas")
         return cls(saga_id, int(revision) if rest else None, step or None)
 
@@ -66,14 +74,12 @@ class ChosenMany:
     def from_request(cls) -> ChosenMany:
         """Raises Problem: 400; it cannot be read, or names no act or too many sagas."""
         if request.is_json:
-            body = request.get_json(silent=True)
+            try:
+                body = parse(request.get_data())
+            except ValueError as error:
+                raise Problem(400, f"The body cannot be read. {error}".rstrip("."), _LIKE) from None
             if not isinstance(body, dict):
-                raise Problem(
-                    400,
-                    "The body is not a JSON object",
-                    'Send {"act": "retry", "sagas": [{"id": ..., "revision": ...}], "by": ..., "reason": ...,'
-                    ' "confirmed": true}',
-                )
+                raise Problem(400, "The body is no JSON object", _LIKE)
             chosen = list(_from_json(body.get("sagas", [])))
             everything, confirmed = body.get("all") is True, body.get("confirmed") is True
             fields = {name: body.get(name) for name in ("by", "reason")}
@@ -109,8 +115,8 @@ def _from_json(value: object) -> Iterator[Chosen]:
                 revision, step = rest.get("revision"), rest.get("step")
                 if isinstance(revision, bool) or not isinstance(revision, int | None) or not _fits(revision):
                     raise Problem(400, f"{revision!r} is no revision", "Send the revision that was shown")
-                if not isinstance(step, str | None) or not _is_name(step or ""):
-                    raise Problem(400, f"{step!r} is no step", "Send the name of a step")
+                if not isinstance(step, str | None) or not _is_step(step or ""):
+                    raise Problem(400, f"{str(step)[:60]!r} is no step", "Send the name of a step")
                 yield Chosen(saga_id, revision, step)
             case _:
                 raise Problem(
@@ -127,6 +133,10 @@ def _is_number(text: str) -> bool:
 def _is_name(text: str) -> bool:
     """Whether a database can be asked for it."""
     return len(text) <= 250 and is_storable(text)
+
+
+def _is_step(text: str) -> bool:
+    return len(text) <= LONGEST_STEP and is_storable(text)
 
 
 def _fits(revision: int | None) -> bool:

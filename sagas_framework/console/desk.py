@@ -112,4 +112,4 @@ class Frame:
 def _resolved(link: Link) -> tuple[str, str, bool]:
     name, address = link
     found = address() if callable(address) else address
-    return name, found, found == request.path
+    return name, found, found == request.script_root + request.path

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from pydantic import BaseModel, ValidationError
+
+DEEPEST: Final = 100
+"""Levels of JSON that somebody may send. What is deeper, not every program that reads it later can read."""
 
 
 class Kind(StrEnum):
@@ -101,27 +104,68 @@ def check(reply: Any, inputs: Sequence[Input], model: type[BaseModel] | None) ->
     return _validated(Read(reply, inputs), model)
 
 
-def parse(text: str) -> Any:
-    """JSON as it is typed.
+def parse(text: str | bytes) -> Any:
+    """JSON as it is typed, or as it was sent.
 
     Raises:
-        ValueError: it is none; the message says where.
+        ValueError: it is none, or none that can be kept; the message says where.
     """
     try:
-        return json.loads(text, parse_constant=_no_json)
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(text, parse_constant=_no_json, parse_float=_finite, parse_int=_whole)
     except RecursionError:
-        raise ValueError("This is nested too deeply.") from None
+        raise ValueError(_TOO_DEEP) from None
+    except UnicodeDecodeError:
+        raise ValueError("This is no JSON: it is not in UTF-8.") from None
     except json.JSONDecodeError as wrong:
         raise ValueError(
             f"This is no JSON: {wrong.msg} in line {wrong.lineno}, column {wrong.colno}."
         ) from None
+    if _is_deeper(value, DEEPEST):
+        raise ValueError(_TOO_DEEP)
+    return value
 
 
 # ---- parts ----------------------------------------------------------------------------------------
 
 
+_TOO_DEEP: Final = f"This is nested too deeply: {DEEPEST} levels at most are taken."
+
+
 def _no_json(constant: str) -> NoReturn:
     raise ValueError(f"This is no JSON: {constant} is no number.")
+
+
+def _finite(digits: str) -> float:
+    """JSON knows no infinity, but 1e999 is one when it has been read."""
+    if not isfinite(number := float(digits)):
+        raise ValueError(f"The number {digits[:20]} is too large to be kept.")
+    return number
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python's own bound
+        raise ValueError(f"A number of {len(digits):,} digits is too large to be kept.") from None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether more lists and objects than `levels` are nested in each other."""
+    level = [value]
+    for _ in range(levels):  # no recursion, for which it may be too deep
+        level = [inner for outer in level for inner in _inside(outer)]
+    return any(isinstance(inner, (dict, list)) for inner in level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def _variants(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:

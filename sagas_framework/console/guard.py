@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from flask import Response, current_app, g, request, url_for
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from sagas_framework.console.origin import foreign_origin
 from sagas_framework.console.problem import Problem
 from sagas_framework.errors import ConfigurationError
 
@@ -133,7 +133,7 @@ class Guard:
         """See that this request may act.
 
         Raises:
-            Problem: 403; it says what to do about it. 413: it is too large.
+            Problem: 403; it says what to do about it. 411, 413: its length is unknown, or too much.
         """
         if not self.configured:
             raise Problem(
@@ -141,10 +141,14 @@ class Guard:
                 "Nobody may act here: no operators are configured",
                 "Give them to the console: console(sagas, operators=[...]), or act with the program `saga`",
             )
-        if (length := request.content_length) is None or length > LARGEST_POST:
+        if (length := request.content_length) is None:
             raise Problem(
-                413, f"The request has more than {LARGEST_POST} bytes, or does not say", "Send less at once"
+                411,
+                "The request has no body, or does not say how long it is",
+                "Send it with its Content-Length",
             )
+        if length > LARGEST_POST:
+            raise Problem(413, f"The request has more than {LARGEST_POST:,} bytes", "Send less at once")
         _check_origin()
         if not self.acting:
             raise Problem(403, "You are not logged in, so you cannot act", "Log in and open the page again")
@@ -247,21 +251,10 @@ def is_storable(text: str) -> bool:
 
 
 def _check_origin() -> None:
-    """Raises Problem: the request comes from a page of another origin.
-
-    Browsers say in Sec-Fetch-Site where a request comes from (older ones, and all without HTTPS on
-    other hosts than localhost, in Origin alone); what says nothing is no browser.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
-    if site is not None:
-        other = site not in ("same-origin", "none")  # "none": typed, or from a bookmark
-    else:
-        # "null", a page that hides where it is from, has no host.
-        other = origin is not None and urlsplit(origin).netloc != request.host
-    if other:
+    """Raises Problem: the request comes from a page of another origin."""
+    if (origin := foreign_origin()) is not None:
         raise Problem(
             403,
-            f"This POST comes from a page of another origin ({origin or site}), and is not obeyed",
+            f"This POST comes from a page of another origin ({origin}), and is not obeyed",
             "Act on the console's own pages, or from a program that sends neither Origin nor Sec-Fetch-Site",
         )

@@ -67,18 +67,18 @@ class Line:
         return summary(self.instance) | {"why": self.view.why}
 
 
-def shortened(why: str, longest: int = LONGEST_WHY) -> str:
-    """The first sentences of a reason that is long; at least one, and at most twice as much as `longest`."""
-    if len(why) <= longest:
+def shortened(why: str) -> str:
+    """The first sentences of a reason that is long; at least one, and at most twice `LONGEST_WHY`."""
+    if len(why) <= LONGEST_WHY:
         return why
     shown, rest = "", why
     while rest:
         sentence, stop, rest = rest.partition(". ")
-        if shown and len(shown) + len(sentence) > longest:
+        if shown and len(shown) + len(sentence) > LONGEST_WHY:
             break
         shown += sentence + stop
     shown = shown.rstrip()
-    return shown if len(shown) <= 2 * longest else f"{shown[: 2 * longest - 1]}…"
+    return shown if len(shown) <= 2 * LONGEST_WHY else f"{shown[: 2 * LONGEST_WHY - 1]}…"
 
 
 def lines_of(sagas: Sagas, instances: Sequence[SagaInstance]) -> list[Line]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, request, url_for
 
 from sagas_framework.console import answers
-from sagas_framework.console.choosing import MOST_AT_ONCE
+from sagas_framework.console.chosen import MOST_AT_ONCE
 from sagas_framework.console.desk import Desk
 from sagas_framework.console.filters import AGES, ALL, OPEN, TABS, Wanted
 from sagas_framework.console.lines import Line, lines_of

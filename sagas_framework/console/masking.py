@@ -12,6 +12,9 @@ MASK: Final = "***"
 SECRETS: Final = ("password", "secret", "token", "cvv", "pan")
 """Names that give a field away. Another list is an argument of `console`."""
 
+DEEPEST: Final = 100
+"""Levels of a value that are shown; of what is deeper only that it is there."""
+
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SHORT: Final = 4
 
@@ -37,30 +40,32 @@ class Masking:
         return not self._words.isdisjoint({whole, *(word.lower() for word in _WORD.findall(name))})
 
     def __call__(self, value: Any, model: type[BaseModel] | None = None) -> Any:
-        """The JSON value without its secrets.
+        """The JSON value without its secrets, and without what is nested deeper than `DEEPEST`.
 
         Args:
             model: that it is the JSON of, if known: what it declares as `SecretStr` or `SecretBytes`
                 is hidden whatever its name.
         """
-        return self._masked(value, [model] if model is not None else [])
+        return self._masked(value, [model] if model is not None else [], DEEPEST)
 
-    def _masked(self, value: Any, types: list[Any]) -> Any:
+    def _masked(self, value: Any, types: list[Any], levels: int) -> Any:
         if any(_is_secret(its) for its in types):
             return None if value is None else MASK
         match value:
+            case Mapping() | list() | tuple() if not levels:
+                return "…" if value else value
             case Mapping():
-                return {name: self._field(name, inner, types) for name, inner in value.items()}
+                return {name: self._field(name, inner, types, levels - 1) for name, inner in value.items()}
             case list() | tuple():
                 inside = [argument for its in types for argument in _arguments(its)]
-                return [self._masked(inner, inside) for inner in value]
+                return [self._masked(inner, inside, levels - 1) for inner in value]
             case _:
                 return value
 
-    def _field(self, name: Any, value: Any, types: list[Any]) -> Any:
+    def _field(self, name: Any, value: Any, types: list[Any], levels: int) -> Any:
         if self.hides(str(name)):
             return None if value is None else MASK
-        return self._masked(value, [inner for its in types for inner in _types_of(its, name)])
+        return self._masked(value, [inner for its in types for inner in _types_of(its, name)], levels)
 
 
 def _is_secret(its: Any) -> bool:

@@ -19,7 +19,7 @@ from sagas_framework.console.lines import lines_of
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.shown import Line, act_json, history_lines, masked_json, masked_line, pace, shown
 from sagas_framework.core.events import Act
-from sagas_framework.core.instance import Status
+from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.errors import SagasError, UnknownRun
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import ActRow, HistoryLine
@@ -157,8 +157,9 @@ def _stamp(desk: Desk, saga_id: str) -> tuple[Status, tuple[object, ...]] | None
 
 def _meant(desk: Desk, named: str) -> BaseResponse:
     """To the page of the saga that is meant: by its key, or by the beginning of its id."""
-    named = named.rstrip("/")
-    found = desk.sagas.find(named) if is_storable(named) else []
+    found: Sequence[SagaInstance] = []
+    if is_storable(named):
+        found = desk.sagas.find(named) or desk.sagas.find(named.rstrip("/"))
     if not found:
         raise Problem(
             404,

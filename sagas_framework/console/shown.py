@@ -26,6 +26,8 @@ from sagas_framework.view import SagaView, act_to_json, line_to_json
 
 MOST_LINES: Final = 200
 """Lines of a history that are shown at first."""
+MOST_OF_ALL: Final = 5000
+"""Lines of a history that are shown to who asks for all: more make megabytes. JSON has every one."""
 MOVING: Final = 900
 """Milliseconds between two looks at a saga that may end any moment: that is to be seen within a second."""
 WAITING: Final = 5000
@@ -93,6 +95,7 @@ class Shown:
         tone: of the box that says why: a status, or ``wait``.
         no_cancel: why it cannot be cancelled; None if it can, or there is nothing more to cancel.
         history: newest first, `hidden` older lines left out.
+        all_lines: whether all of them were asked for.
         state: JSON text.
     """
 
@@ -108,6 +111,7 @@ class Shown:
     steps: Sequence[StepRow]
     history: Sequence[Line]
     hidden: int
+    all_lines: bool
     state: str
     asked: Sequence[Asked]
 
@@ -132,10 +136,10 @@ def shown(view: SagaView, mask: Masking, *, all_lines: bool = False) -> Shown:
     """What there is to see of the saga now.
 
     Args:
-        all_lines: of the history, however long it is.
+        all_lines: of the history, up to `MOST_OF_ALL`.
     """
     instance = view.instance
-    lines = list(view.history) if all_lines else list(view.history)[-MOST_LINES:]
+    lines = list(view.history)[-(MOST_OF_ALL if all_lines else MOST_LINES) :]
     return Shown(
         view=view,
         started=clock(instance.created_at, view.now),
@@ -149,6 +153,7 @@ def shown(view: SagaView, mask: Masking, *, all_lines: bool = False) -> Shown:
         steps=step_rows(view, mask),
         history=history_lines(view, lines[::-1], mask),
         hidden=len(view.history) - len(lines),
+        all_lines=all_lines,
         state=pretty(mask(dict(instance.state), None if view.saga is None else view.saga.state)),
         asked=[_asked(act, view.now) for act in view.acts],
     )
@@ -254,7 +259,7 @@ def _asked(act: ActRow, now: datetime) -> Asked:
         reason=act.reason,
         at=act.created_at,
         time=clock(act.created_at, now),
-        became="refused" if act.refused else "stored",
+        became=act.became,
         answer=act.answer or "no orchestrator has taken it yet",
     )
 

@@ -406,7 +406,8 @@ class _Story:
         if undone < total:
             return f"{undone} of {_count(total, 'effect')} undone"
         if self.instance.status.ended and self.turned is not None and self.ended is not None:
-            return f"everything undone in {duration(max(self.ended - self.turned.at, 0.0))}"
+            took = self.ended - self.turned.at
+            return f"everything undone {'at once' if took < SHORTEST else f'in {duration(took)}'}"
         return "everything undone"
 
 

@@ -49,6 +49,13 @@ class ActRow:
     refused: bool = False
     answer: str | None = None
 
+    @property
+    def became(self) -> str:
+        """``stored`` until it is taken, then ``done`` or ``refused``."""
+        if self.handled_at is None:
+            return "stored"
+        return "refused" if self.refused else "done"
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:

@@ -119,7 +119,21 @@ def test_a_port_in_use_ends_it_with_one_line_that_says_what_to_do(own: Applicati
     assert line.startswith(
         f"Port {own.port} cannot be used (Address already in use). Stop what listens there,"
     )
-    assert line.endswith(f"or take another: ORDER_SERVICE_PORT={own.port + 1} make demo")
+    assert line.endswith(f"or take another: ORDER_SERVICE_PORT={own.port + 1}")
+
+
+def test_a_folder_that_cannot_be_used_ends_it_with_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "demo"
+    own = Application("app_common.demo", "", {"DEMO_DATA": str(folder)}, tmp_path)
+
+    own.begin()
+
+    assert own.process.wait(30) == 1
+    assert own.printed == (
+        f"The folder {folder} cannot be used (Not a directory). "
+        "Choose another folder: DEMO_DATA=var/another make demo\n"
+    )
 
 
 # ---- the web --------------------------------------------------------------------------------------

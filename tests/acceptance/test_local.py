@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from celery import Celery
@@ -26,7 +25,7 @@ from tests.acceptance.endings import (
     assert_rows_agree,
     assert_rows_are_settled,
 )
-from tests.servers import Missing, PostgresServer, RedisServer, random_name, skip_or_fail, wait_until
+from tests.servers import Missing, PostgresServer, RedisServer, skip_or_fail, wait_until
 
 SERVICES: Final = ("order_service", "consumer_service", "restaurant_service", "accounting_service")
 
@@ -48,10 +47,8 @@ def databases(postgres_server: PostgresServer | Missing) -> Iterator[str]:
     """The address of databases that do not exist yet, with ``{service}`` in it; dropped afterwards."""
     if isinstance(postgres_server, Missing):
         skip_or_fail(postgres_server)
-    template = urlunsplit(urlsplit(postgres_server.url)._replace(path=f"/{random_name()}_{{service}}"))
-    yield template
-    for service in SERVICES:
-        postgres_server.drop(template.replace("{service}", service))
+    with postgres_server.not_made_yet(SERVICES) as template:
+        yield template
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +136,17 @@ def test_the_command_line_sees_the_same_and_every_service_is_healthy(
 
     assert (shown["id"], shown["status"], shown["history"]) == (saga["id"], "completed", saga["history"])
     assert {service: one["healthy"] for service, one in health.items()} == dict.fromkeys(SERVICES, True)
+
+
+def test_operators_without_a_key_end_it_with_one_line_before_anything_is_made(tmp_path: Path) -> None:
+    nowhere = "postgresql://ann:secret@127.0.0.1:1/{service}"
+    local = Application("app_common.local", nowhere, {"ORDER_SERVICE_OPERATORS": "ann"}, tmp_path)
+
+    local.begin()
+
+    assert local.process.wait(60) == 1
+    (line,) = local.printed.splitlines()
+    assert line.startswith("ORDER_SERVICE_SECRET_KEY is missing, and with ORDER_SERVICE_OPERATORS ")
 
 
 def test_when_a_service_is_killed_it_ends_with_its_name_and_leaves_no_process(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from tests.acceptance.application import Application, demo
 from tests.servers import Missing, skip_or_fail, wait_until
@@ -132,6 +132,18 @@ def test_the_last_sagas_of_the_homepage_are_live(visit: Open, application: Appli
     expect(page.locator("#recent li", has_text=key)).to_contain_text("completed", timeout=10_000)
 
 
+def test_a_page_that_answers_with_another_one_is_not_live_and_has_not_ended(
+    visit: Open, application: Application
+) -> None:
+    page = visit(f"/sagas/{parked(application)}")
+    login = f"http://127.0.0.1:{application.port}/ping"  # to which who was logged out is sent
+    page.route("**/sagas/*", lambda route: route.fulfill(status=302, headers={"Location": login}))
+
+    expect(page.locator("#live")).to_contain_text("Not live since", timeout=15_000)
+    page.unroute("**/sagas/*")
+    expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+
+
 # ---- free a parked saga ---------------------------------------------------------------------------
 
 
@@ -153,6 +165,27 @@ def test_a_parked_saga_is_found_and_freed(visit: Open, application: Application,
     expect(page.get_by_role("heading", level=1)).to_contain_text("compensated")
     expect(page.locator("#history")).to_contain_text("the kitchen was called")
     assert application.saga(saga_id)["history"][-1]["entry"] == "compensated"
+
+
+def test_a_parked_saga_is_freed_by_keyboard_alone(visit: Open, application: Application) -> None:
+    saga_id = parked(application)
+    page = visit(f"/sagas/{saga_id}", java_script_enabled=False)
+
+    def tab_to(control: Locator) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if control.evaluate("element => element === document.activeElement"):
+                return
+        raise AssertionError(f"the tab key does not lead to {control}")
+
+    tab_to(page.get_by_label("Reason"))
+    page.keyboard.type("the kitchen was called")
+    tab_to(page.get_by_role("button", name="Retry"))
+    page.keyboard.press("Space")
+
+    wait_until(lambda: application.saga(saga_id)["status"] == "compensated", "the end of the freed saga", 20)
+    (act,) = [line for line in application.saga(saga_id)["history"] if line["entry"] == "operator.retry"]
+    assert act["detail"] == {"by": "ann", "reason": "the kitchen was called"}
 
 
 def test_enter_in_a_field_acts_on_nothing(visit: Open, application: Application) -> None:

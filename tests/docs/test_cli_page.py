@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -17,25 +16,21 @@ from sagas_framework.cli import acting
 from sagas_framework.core.events import Result as Answer
 from tests.docs.pages import ROOT, Block, blocks
 from tests.docs.terminals import Command, commands, fits
-from tests.unit.cli.shop import PARTICIPANT, WORKER, Shop, forget_modules, say
+from tests.unit.cli.shop import PARTICIPANT, WORKER, Shop, say, standing_in
 from tests.unit.core.stories import error_of
 
 PAGE: Final = ROOT / "docs" / "reference" / "cli.md"
 NOBODY_WORKS: Final = ("stored as act",)
 """What is only said when no orchestrator runs."""
-NOBODY_COOKS: Final = "No worker takes from"
+NOBODY_COOKS: Final = "No worker has taken from"
 """What is only said when a queue is unattended."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(acting, "PATIENCE", timedelta(milliseconds=300))
-    forget_modules()
-    yield tmp_path
-    forget_modules()
+    with standing_in(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 @pytest.fixture

@@ -109,7 +109,10 @@ def test_what_is_stuck_says_since_when_no_worker_takes_its_messages(shop: Shop, 
 
     (group,) = browser.json("/sagas/stuck").get_json()["stuck"]
 
-    assert group["queue"] == f"{flight.queue}: 1 message, no worker since 12:02"
+    assert group["why"] == (
+        "1 saga of deliver_order waits for restaurant_service.create_ticket since 12:00. "
+        f"No worker has taken from {flight.queue} since 12:02. 1 message waits in {flight.queue}."
+    )
 
 
 def test_while_the_server_is_away_pages_say_so_and_then_work_again(

@@ -70,6 +70,7 @@ def test_a_browser_that_looks_at_a_launch_sees_its_order_and_a_button(client: Cl
     assert answer.mimetype == "text/html"
     assert "consumer_id" in answer.text
     assert f'<form method="post" action="{SUCCESS}">' in answer.text
+    assert "form-action 'self'; frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert stored() == NOTHING
 
 
@@ -88,6 +89,31 @@ def test_the_homepage_is_json_for_programs_and_304_while_nothing_changes(client:
     assert client.get(answer.json["last"][0]["saga"]).json["key"] == "order-1"
     assert page.headers["Vary"] == "Accept"
     assert page.headers["ETag"] != answer.headers["ETag"]
+
+
+@pytest.mark.parametrize("path", [SUCCESS, RANDOM])
+def test_a_launch_takes_no_idempotency_key_and_says_what_does(client: Client, path: str) -> None:
+    answer = client.post(path, headers={"Idempotency-Key": "k-1"})
+
+    assert answer.status_code == 400
+    assert answer.json["error"] == "A launch takes no Idempotency-Key: each POST is another order"
+    assert answer.json["do"].endswith(f"send the order that GET {path} tells to POST /orders with it")
+    assert stored() == NOTHING
+
+
+def test_behind_a_prefix_every_address_has_it(client: Client) -> None:
+    behind = {"SCRIPT_NAME": "/shop"}
+
+    home = client.get("/", headers={"Accept": BROWSER}, environ_overrides=behind).text
+    launch = client.get(SUCCESS, headers={"Accept": BROWSER}, environ_overrides=behind).text
+    told = client.get("/", environ_overrides=behind).json["launches"]
+    preview = client.get(SUCCESS, environ_overrides=behind).json
+
+    assert "curl -X POST http://localhost/shop/run-success-saga" in home
+    assert '<a href="/shop/" aria-current="page">Home</a>' in home
+    assert f'<form method="post" action="/shop{SUCCESS}">' in launch
+    assert all(one["path"].startswith("/shop/run-") for one in told)
+    assert preview["path"] == f"/shop{SUCCESS}"
 
 
 def test_head_and_options_launch_nothing(client: Client) -> None:
@@ -121,6 +147,7 @@ def test_another_method_is_told_which_are_allowed(client: Client, method: str) -
         {"Origin": "https://evil.example"},
         {"Origin": "http://localhost:8081"},
         {"Origin": "null"},
+        {"Origin": "http://["},
     ],
 )
 def test_a_page_of_another_origin_launches_nothing(client: Client, headers: dict[str, str]) -> None:

@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from app_common.running import SERVICES
-from tests.servers import Missing, PostgresServer, free_ports, random_name, skip_or_fail
+from tests.servers import Missing, PostgresServer, free_ports, skip_or_fail
 
 
 @pytest.fixture
@@ -19,10 +18,8 @@ def databases(postgres_server: PostgresServer | Missing) -> Iterator[str]:
     """The address of databases that do not exist yet, with ``{service}`` in it; dropped afterwards."""
     if isinstance(postgres_server, Missing):
         skip_or_fail(postgres_server)
-    template = urlunsplit(urlsplit(postgres_server.url)._replace(path=f"/{random_name()}_{{service}}"))
-    yield template
-    for service in SERVICES:
-        postgres_server.drop(template.replace("{service}", service))
+    with postgres_server.not_made_yet(SERVICES) as template:
+        yield template
 
 
 def begin(databases: str) -> subprocess.Popen[str]:

@@ -11,13 +11,14 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from sagas_framework import Act, Queue, Saga, Sagas, Status, Steps
+from sagas_framework import NOTHING_TO_UNDO, Act, Queue, Saga, Sagas, Status, Steps
 from sagas_framework.core.events import Event, OperatorActed, Started
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Load, Receipt
+from tests.unit.core.stories import VerifyConsumer
 
 
 class Note(BaseModel):
@@ -41,6 +42,16 @@ class NoteSaga(Saga[Note], name="note", version=1):
     write = step.local(write_note)
 
 
+def verify_nobody(note: Note) -> VerifyConsumer:
+    return VerifyConsumer(consumer_id=[10, 20][note.number])
+
+
+class LetterSaga(Saga[Note], name="letter", version=1):
+    verify = step.command(
+        VerifyConsumer, verify_nobody, compensation=NOTHING_TO_UNDO, timeout=timedelta(minutes=1)
+    )
+
+
 class Nowhere:
     """A publisher for sagas that send nothing."""
 
@@ -59,7 +70,7 @@ class Office:
     def __init__(self, url: str) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.sagas = Sagas(
-            "notes", url, sagas=[NoteSaga], reply_queue=Queue("replies"), clock=lambda: self.now
+            "notes", url, sagas=[NoteSaga, LetterSaga], reply_queue=Queue("replies"), clock=lambda: self.now
         )
         self.sagas.upgrade()
         with self.sagas.engine.begin() as connection:
@@ -147,6 +158,21 @@ def test_a_local_step_that_raises_is_rolled_back_alone_and_turns_its_saga_back(o
     outcome = office.sagas.get(ids[1]).outcome
     assert outcome is not None
     assert (outcome.name, outcome.message, outcome.step) == ("ZeroDivisionError", "a bug", "write")
+
+
+def test_where_a_sagas_own_code_raised_is_in_the_log(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Session(office.sagas.engine) as session, session.begin():
+        saga_id = office.sagas.start(LetterSaga, Note(number=7), session=session).id
+
+    office.orchestrator.fire_timers({})
+
+    assert office.statuses([saga_id]) == [Status.COMPENSATED]
+    (told,) = [line for line in caplog.records if line.name == "sagas_framework.orchestrator"]
+    assert told.getMessage() == f"saga {saga_id}: our own code for verify raised"
+    assert told.exc_info is not None
+    assert "in verify_nobody" in caplog.text
 
 
 def test_an_act_that_cannot_be_committed_is_declined_and_the_others_are_carried_out(office: Office) -> None:

@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text, update
+from sqlalchemy.exc import OperationalError
 
 from order_service import orders
 from order_service.models import Base
@@ -303,6 +304,51 @@ def test_a_saga_that_cannot_be_started_leaves_no_order_and_no_key(
 
     assert left == NOTHING
     assert post(client, key="k-1").status_code == 202
+
+
+def test_who_waits_for_the_first_takes_the_order_when_the_first_fails(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, holding, asked = sagas.start, threading.Event(), threading.Event()
+
+    def fails_once(*given: Any, **named: Any) -> Any:
+        if not holding.is_set():
+            holding.set()  # its row, with the key, is written and not committed
+            assert asked.wait(30)
+            raise OperationalError("INSERT", {}, Exception("the disk is full"))
+        return start(*given, **named)
+
+    monkeypatch.setattr(sagas, "start", fails_once)
+    app = client.application
+
+    def second() -> Any:
+        assert holding.wait(30)
+        asked.set()
+        return post(app.test_client(), key="k-1")
+
+    with ThreadPoolExecutor(2) as threads:
+        failed, taken = threads.submit(lambda: post(app.test_client(), key="k-1")), threads.submit(second)
+
+    assert (failed.result().status_code, taken.result().status_code) == (503, 202)
+    assert stored() == {"orders": 1, "order_items": 2, "saga_instance": 1}
+
+
+def test_who_got_no_answer_after_the_commit_gets_it_with_the_same_key(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = orders._take
+
+    def commits_and_is_lost(new: NewOrder, key: str | None) -> Placed:
+        take(new, key)
+        raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orders, "_take", commits_and_is_lost)
+        lost = post(client, key="k-1")
+    again = post(client, key="k-1")
+
+    assert (lost.status_code, again.status_code, again.json["order_id"]) == (503, 202, 1)
+    assert stored() == {"orders": 1, "order_items": 2, "saga_instance": 1}
 
 
 # ---- looking --------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_the_view_finds_the_queue_that_its_saga_waits_for() -> None:
 
     assert view.queue == queue
     assert view.why.endswith(
-        "No worker takes from restaurant_service.commands since 12:00. "
+        "No worker has taken from restaurant_service.commands since 12:00. "
         "3 messages wait in restaurant_service.commands. 2 more sagas wait for the same."
     )
     assert view.why_in_json() == {"why": view.why, "queue": queue.to_json(), "same": 2}
@@ -176,7 +176,7 @@ WAITING = "1,204 sagas of deliver_order wait for restaurant_service.create_ticke
     [
         (
             QueueSeen(TICKETS, LATER, 1210, 0, NOON),
-            f"No worker takes from {TICKETS} since 12:00. 1,210 messages wait in {TICKETS}.",
+            f"No worker has taken from {TICKETS} since 12:00. 1,210 messages wait in {TICKETS}.",
         ),
         (QueueSeen(TICKETS, LATER, 0, 3), "3 workers take from restaurant_service.commands."),
         (

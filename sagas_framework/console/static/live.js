@@ -47,7 +47,8 @@ async function look(pause) {
   try {
     const headers = { Accept: "text/html", ...(version && { "If-None-Match": version }) };
     const answer = await fetch(location.href, { headers, cache: "no-store", signal: AbortSignal.timeout(10_000) });
-    if (!answer.ok && answer.status !== 304) throw new Error(answer.statusText);
+    const other = answer.redirected; // to a login, say: what stands there says nothing of this page
+    if (other || (!answer.ok && answer.status !== 304)) throw new Error(answer.statusText);
     failures = 0;
     say("on", "Live");
     if (answer.status === 200) {

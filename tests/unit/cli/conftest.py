@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.shop import Shop, forget_modules
+from tests.unit.cli.shop import Shop, standing_in
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder, in which ``saga`` is called."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    forget_modules()
-    yield tmp_path
-    forget_modules()
+    with standing_in(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from sagas_framework import Sagas
@@ -87,6 +88,17 @@ def say(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
     return CliRunner().invoke(saga, arguments, env={"SAGA_APP": None, "COLUMNS": None, **(env or {})})
 
 
+def orchestrator_of(sagas: Sagas) -> Orchestrator:
+    """It decides on these sagas, and sends nothing."""
+    return Orchestrator(
+        SqlStore(sagas.engine),
+        sagas.definitions,
+        NoBroker(),
+        reply_to="order_service.replies",
+        clock=sagas.clock,
+    )
+
+
 class Shop:
     """The orchestrator's side: sagas that are started, answered, and left waiting."""
 
@@ -95,13 +107,7 @@ class Shop:
         self.module: Any = importlib.import_module("worker")
         self.sagas: Sagas = self.module.sagas
         self.sagas.upgrade()
-        self.orchestrator = Orchestrator(
-            SqlStore(self.sagas.engine),
-            self.sagas.definitions,
-            NoBroker(),
-            reply_to="order_service.replies",
-            clock=self.sagas.clock,
-        )
+        self.orchestrator = orchestrator_of(self.sagas)
 
     # ---- time -------------------------------------------------------------------------------------
 
@@ -246,6 +252,17 @@ class Shop:
         return json.loads(result.stdout)
 
 
+@contextmanager
+def standing_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if ``saga`` were called there: the folder's modules are found, and forgotten afterwards."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    forget_modules()
+    yield
+    forget_modules()
+
+
 def forget_modules() -> None:
     """Modules that a test wrote are not those of the next one."""
     for name in ("worker", "kitchen", "both", "broken", "empty", "two"):
@@ -253,4 +270,4 @@ def forget_modules() -> None:
     importlib.invalidate_caches()
 
 
-__all__ = ["NOON", "PARTICIPANT", "WORKER", "Shop", "forget_modules", "say"]
+__all__ = ["NOON", "PARTICIPANT", "WORKER", "Shop", "forget_modules", "say", "standing_in"]

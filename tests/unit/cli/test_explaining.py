@@ -27,7 +27,7 @@ def test_why_says_what_a_saga_waits_for_and_what_the_broker_says(shop: Shop) -> 
     assert result.exit_code == 0
     assert result.stdout == (
         "Waiting 9 s for restaurant_service.create_ticket (try 1); turns back in 4 min 51 s. "
-        "No worker takes from restaurant_service.commands since 12:00. "
+        "No worker has taken from restaurant_service.commands since 12:00. "
         "3 messages wait in restaurant_service.commands. 2 more sagas wait for the same.\n"
     )
 
@@ -130,7 +130,7 @@ saga -A worker list --status parked --saga deliver_order --waits-for start_deliv
 saga -A worker show order-3
 
 2 sagas of deliver_order wait for restaurant_service.create_ticket since 12:00. \
-No worker takes from restaurant_service.commands since 12:00. \
+No worker has taken from restaurant_service.commands since 12:00. \
 2 messages wait in restaurant_service.commands.
 saga -A worker list --open --saga deliver_order --waits-for restaurant_service.create_ticket
 saga -A worker show order-1

@@ -32,6 +32,22 @@ def test_an_orchestrator_is_healthy_when_a_consumer_and_a_timekeeper_turn(shop: 
     )
 
 
+def test_commands_that_nobody_takes_are_told_as_long_as_somebody_looks(shop: Shop) -> None:
+    shop.after(60)
+    shop.jams("restaurant_service.commands", 312)
+    shop.jams("consumer_service.commands", 0)
+
+    told = shop.say("health", env={"COLUMNS": "120"}).stdout
+    shop.after(600)
+    later = shop.say("health").stdout
+
+    assert (
+        "  - no worker has taken from restaurant_service.commands since 12:00, and 312 messages wait there\n"
+    ) in told
+    assert "consumer_service.commands" not in told
+    assert "no worker has taken from" not in later
+
+
 def test_the_loops_need_not_be_of_one_worker(shop: Shop) -> None:
     shop.beat("consumer", 1, "order_service@box-17")
     shop.beat("timekeeper", 90, "order_service@box-17")

@@ -22,10 +22,8 @@ from sagas_framework.core.events import ReplyReceived
 from sagas_framework.core.events import Result as Answer
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.messages import Command, Message, Reply, Service
-from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.saga import NOTHING_TO_UNDO, Saga, Steps
-from sagas_framework.storage.sql import SqlStore
-from tests.unit.cli.shop import NoBroker, Shop
+from tests.unit.cli.shop import Shop, orchestrator_of
 from tests.unit.core.stories import NOON, REPLIES, CreateOrderSaga, DeliverOrderSaga, OrderState, error_of
 from tests.unit.core.test_without_inbox import ANSWERS, BakerySaga
 
@@ -101,13 +99,7 @@ class Counter(Shop):
         self.module = SimpleNamespace(time=[NOON])
         self.sagas = self.declaring(sagas or [CreateOrderSaga, DeliverOrderSaga, BakerySaga, ParcelSaga])
         self.sagas.upgrade()
-        self.orchestrator = Orchestrator(
-            SqlStore(self.sagas.engine),
-            self.sagas.definitions,
-            NoBroker(),
-            reply_to="order_service.replies",
-            clock=self.sagas.clock,
-        )
+        self.orchestrator = orchestrator_of(self.sagas)
         self.client = self.mounted(self.sagas, **{"operators": ["maria", "jo"], **console_})
 
     def declaring(self, sagas: Sequence[type[Saga[Any]]]) -> Sagas:

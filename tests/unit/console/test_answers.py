@@ -175,7 +175,8 @@ def test_it_works_at_any_prefix_also_at_none(shop: Shop) -> None:
 def test_it_works_behind_a_proxys_prefix(shop: Shop) -> None:
     shop.parked_after_pivot("a")
     app = site(shop.sagas, operators=["maria"], links=[("Home", lambda: url_for("home"))])
-    app.add_url_rule("/", "home", view_func=lambda: "home")
+    template = '{% extends "saga_console/base.html" %}'
+    app.add_url_rule("/", "home", view_func=lambda: render_template_string(template))
     client = Client(DispatcherMiddleware(Flask("none"), {"/shop": app}))
 
     answer = client.get("/shop/sagas/", headers={"Accept": "text/html"})
@@ -183,6 +184,7 @@ def test_it_works_behind_a_proxys_prefix(shop: Shop) -> None:
     assert 'href="/shop/sagas/-/style.css' in answer.text
     assert 'action="/shop/sagas/bulk"' in answer.text
     assert '<a href="/shop/">Home</a>' in answer.text
+    assert '<a href="/shop/" aria-current="page">Home</a>' in client.get("/shop/").text
     assert "Path=/shop/sagas/;" in answer.headers["Set-Cookie"]
 
 

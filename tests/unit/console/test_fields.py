@@ -112,7 +112,10 @@ def test_a_box_that_is_not_ticked_says_no() -> None:
         ("part", "x", "This must be a number, like 7.5."),
         ("many", "[1,", "This is no JSON: Expecting value in line 1, column 4."),
         ("many", "[NaN]", "This is no JSON: NaN is no number."),
-        ("many", "[" * 100_000, "This is nested too deeply."),
+        ("many", "[" * 100_000, "This is nested too deeply: 100 levels at most are taken."),
+        ("many", "[" * 101 + "]" * 101, "This is nested too deeply: 100 levels at most are taken."),
+        ("many", "[1e999]", "The number 1e999 is too large to be kept."),
+        ("many", "[" + "9" * 5000 + "]", "A number of 5,000 digits is too large to be kept."),
         ("many", '["x"]', "0: Input should be a valid integer, unable to parse string as an integer."),
         ("size", '"huge"', "Input should be 'small' or 'large'."),
     ],
@@ -175,3 +178,12 @@ def test_json_is_read_strictly() -> None:
     assert parse('{"a": [1.5, null, true]}') == {"a": [1.5, None, True]}
     with pytest.raises(ValueError, match="in line 2, column 1"):
         parse('{"a":\n}')
+    assert parse('["é"]'.encode()) == ["é"]
+    with pytest.raises(ValueError, match="not in UTF-8"):
+        parse('["é"]'.encode("latin-1"))
+
+
+def test_json_may_be_nested_but_not_without_end() -> None:
+    assert parse('{"a":' * 99 + "[]" + "}" * 99) is not None
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse('{"a":' * 100 + "[]" + "}" * 100)

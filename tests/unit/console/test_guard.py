@@ -143,6 +143,8 @@ def test_a_form_of_yesterday_is_not_obeyed(shop: Shop, browser: Browser, parked:
         {"Sec_Fetch_Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
         {"Sec_Fetch_Site": "cross-site", "Origin": "http://localhost"},
     ],
 )
@@ -171,6 +173,14 @@ def test_a_body_that_is_too_large_is_not_read(browser: Browser) -> None:
     answer = browser.post("/sagas/bulk", {"reason": "x" * 400_001})
 
     assert answer.status_code == 413
+
+
+def test_a_post_that_does_not_say_how_long_it_is_is_told_so(browser: Browser) -> None:
+    answer = browser.client.post("/sagas/bulk")  # as curl -X POST does
+
+    assert answer.status_code == 411
+    assert answer.json is not None
+    assert answer.json["error"] == "The request has no body, or does not say how long it is"
 
 
 # ---- who is logged in -----------------------------------------------------------------------------

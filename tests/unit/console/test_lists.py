@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from sagas_framework.core.events import Act
 from sagas_framework.core.why import QueueSeen
@@ -37,7 +38,7 @@ def confirming(page: str) -> dict[str, object]:
 
 
 def test_without_any_saga_the_list_says_so(browser: Browser) -> None:
-    assert "No saga yet. Launch one." in words(browser.page("/sagas/"))
+    assert "No saga yet. As soon as one is started it is listed here." in words(browser.page("/sagas/"))
     assert browser.json("/sagas/").json == {
         "sagas": [],
         "next": None,
@@ -252,12 +253,51 @@ def test_what_is_stuck_is_grouped_by_its_cause_with_what_the_broker_says(
     assert (person["cause"], person["for"], person["count"]) == ("person", "start_delivery", 1)
     assert (waiting["cause"], waiting["for"]) == ("answer", "restaurant_service.create_ticket")
     assert waiting["count"] == 3
-    assert waiting["queue"] == f"{flight.queue}: 3 messages, no worker since 12:02"
-    assert waiting["why"].startswith("Waiting 2 min for restaurant_service.create_ticket")
-    assert "start_delivery needs a person 1 saga of deliver_order version 1, the first for 3 min" in told
-    assert f"The broker: {waiting['queue']}." in told
+    assert waiting["queue"]["messages"] == 3
+    assert waiting["why"] == (
+        "3 sagas of deliver_order wait for restaurant_service.create_ticket since 12:01. "
+        f"No worker has taken from {flight.queue} since 12:02. 3 messages wait in {flight.queue}."
+    )
+    assert "start_delivery needs a person 1 saga needs a person at deliver_order.start_delivery since" in told
+    assert waiting["why"] in told
     assert sorted(keys(browser.page(waiting["sagas"]))) == ["a", "b", "c"]
     assert keys(browser.page(person["sagas"])) == ["needy"]
+
+
+def test_page_json_and_command_line_tell_the_same_of_what_is_stuck(shop: Shop, browser: Browser) -> None:
+    shop.parked_after_pivot("needy")
+    shop.fails(shop.until("create_restaurant_ticket", "pausing"))
+    shop.until("authorize_card", "silent")
+    shop.sleeps(120)
+
+    listed = browser.json("/sagas/stuck").json
+    page = words(browser.page("/sagas/stuck"))
+    groups = shop.json("stuck", exit_code=1)["stuck"]
+
+    assert listed is not None
+    assert [group["cause"] for group in groups] == ["person", "answer", "pause"]
+    assert [{**group, "sagas": None} for group in listed["stuck"]] == [{**g, "sagas": None} for g in groups]
+    assert all(group["why"] in page for group in groups)
+
+
+def test_what_is_stuck_is_read_at_once_and_without_histories(shop: Shop, browser: Browser) -> None:
+    def reads() -> list[str]:
+        asked: list[str] = []
+        listener = lambda *told: asked.append(told[2])  # noqa: E731
+        event.listen(shop.sagas.engine, "before_cursor_execute", listener)
+        shop.sagas.stuck_views()
+        event.remove(shop.sagas.engine, "before_cursor_execute", listener)
+        return asked
+
+    shop.parked_after_pivot("needy")
+    one = reads()
+    shop.fails(shop.until("create_restaurant_ticket", "pausing"))
+    shop.until("authorize_card", "silent")
+    shop.sleeps(120)
+    three = reads()
+
+    assert len(one) == len(three)
+    assert not [query for query in three if "saga_history" in query]
 
 
 def test_when_nothing_is_stuck_the_page_says_so(browser: Browser) -> None:
@@ -416,6 +456,10 @@ def test_a_program_asks_confirms_and_reads_what_became_of_it(shop: Shop, browser
         [{"id": "x", "revision": -1}],
         [{"id": "x\0", "revision": 1}],
         [{"id": "x", "revision": 1, "step": "\ud800"}],
+        [
+            {"id": "x", "revision": 1, "step": "s" * 101}
+        ],  # which PostgreSQL would refuse, and all others with it
+        ["x.1." + "s" * 101],
         [{"id": "x"}],
     ],
 )
@@ -432,6 +476,52 @@ def test_a_program_that_names_no_saga_is_told_so(browser: Browser, sagas: object
 @pytest.mark.parametrize("numbers", ["", "x", "5-", "1-2000", "9" * 30, "1,,2"])
 def test_acts_that_cannot_be_read_are_refused(browser: Browser, numbers: str) -> None:
     assert browser.get(f"/sagas/acts?numbers={numbers}").status_code == 400
+
+
+def test_who_loads_the_question_again_from_its_address_is_back_at_the_list(browser: Browser) -> None:
+    answer = browser.get("/sagas/bulk?status=parked&older=1h")
+
+    assert (answer.status_code, answer.location) == (302, "/sagas/?status=parked&older=1h")
+
+
+@pytest.mark.parametrize(("deep", "status"), [(5000, 400), (98, 200)])
+def test_a_body_that_is_nested_without_end_is_told_so(
+    shop: Shop, browser: Browser, deep: int, status: int
+) -> None:
+    saga_id = shop.parked_after_pivot()
+    body = f'{{"act": "skip", "sagas": ["{saga_id}"], "more": {"[" * deep}{"]" * deep}}}'
+
+    answer = browser.client.post("/sagas/bulk", data=body, content_type="application/json")
+
+    assert answer.status_code == status
+    assert ("nested too deeply" in answer.text) is (status == 400)
+
+
+def test_what_became_of_the_sagas_since_is_news(shop: Shop, browser: Browser) -> None:
+    saga_id = shop.parked_undo()
+    number = shop.sagas.act(saga_id, Act.RETRY, by="maria", reason="x")
+    shop.orchestrator.obey_acts()
+    before = browser.json(f"/sagas/acts?numbers={number}")
+    tag = before.headers["ETag"]
+    same = browser.json(f"/sagas/acts?numbers={number}", If_None_Match=tag)
+    shop.succeeds(saga_id)
+    after = browser.json(f"/sagas/acts?numbers={number}", If_None_Match=tag)
+
+    assert before.json is not None
+    assert after.json is not None
+    assert (same.status_code, after.status_code) == (304, 200)
+    assert before.json["acts"][0]["status"] == "compensating"
+    assert after.json["acts"][0]["status"] == "compensated"
+
+
+@pytest.mark.parametrize("gone", ["-5", "x", "9" * 5000])
+def test_what_no_number_of_sagas_can_be_is_not_told(shop: Shop, browser: Browser, gone: str) -> None:
+    number = shop.sagas.act(shop.parked_after_pivot(), Act.SKIP, by="maria", reason="x")
+
+    answer = browser.json(f"/sagas/acts?numbers={number}&gone={gone}").json
+
+    assert answer is not None
+    assert answer["gone"] == 0
 
 
 def test_acts_that_are_not_there_are_not_found(browser: Browser) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
@@ -64,6 +66,16 @@ def test_secrets_are_found_at_any_depth() -> None:
     value = {"cards": [{"owner": "Ann", "pan": "4111"}], "name": "x"}
 
     assert mask(value) == {"cards": [{"owner": "Ann", "pan": "***"}], "name": "x"}
+
+
+def test_what_is_nested_too_deeply_is_left_out() -> None:
+    deep: object = "inside"
+    for _ in range(5000):
+        deep = [deep]
+
+    shown = json.dumps(mask({"reply": deep, "flat": []}), ensure_ascii=False)
+
+    assert shown == '{"reply": ' + "[" * 99 + '"…"' + "]" * 99 + ', "flat": []}'
 
 
 def test_a_secret_type_hides_its_value_whatever_its_name() -> None:

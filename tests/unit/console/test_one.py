@@ -192,7 +192,7 @@ def test_a_queue_that_nobody_takes_from_is_told(counter: Counter) -> None:
     queue = "accounting_service.commands"
     counter.orchestrator.store.note_queues([QueueSeen(queue, counter.now, 12, 0)])
 
-    assert f"No worker takes from {queue} since 12:00. 12 messages wait in {queue}." in (
+    assert f"No worker has taken from {queue} since 12:00. 12 messages wait in {queue}." in (
         counter.page(saga_id).text
     )
 
@@ -250,6 +250,19 @@ def test_a_long_history_is_cut_and_all_of_it_is_one_link_away(counter: Counter) 
 # ---- secrets and hostile texts --------------------------------------------------------------------
 
 
+def test_a_history_without_end_is_all_in_json(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagas_framework.console.shown.MOST_OF_ALL", 3)
+    saga_id = counter.until("authorize_card")
+    lines = counter.as_json(saga_id)["history"]
+
+    page = counter.page(f"{saga_id}?history=all")
+
+    earlier = f"{len(lines) - 3} earlier lines, as JSON"
+    table = page.html.partition('id="history"')[2].partition("</table>")[0]
+    assert table.count("<tr><td") == 3
+    assert page.links[earlier] == f"/sagas/{saga_id}?format=json"
+
+
 def test_secrets_are_masked_in_state_messages_history_and_json(counter: Counter) -> None:
     saga_id = counter.goes_to(counter.begin(ParcelSaga, ParcelState()), "book")
     reply = {"number": 7, "name": "Ann", "boxes": [{"label": "x", "pin": "0815"}], "access_token": "abc"}
@@ -303,6 +316,13 @@ def test_a_key_and_the_beginning_of_an_id_lead_to_the_page(counter: Counter) -> 
     for named in ("tenant/42", saga_id[:9], saga_id.upper(), f"{saga_id}/"):
         response = counter.get(named)
         assert (response.status_code, response.location) == (302, f"/sagas/{saga_id}"), named
+
+
+def test_a_key_that_ends_with_a_slash_is_found_and_one_slash_too_many_is_forgiven(counter: Counter) -> None:
+    first, second = counter.until("authorize_card", "a/"), counter.until("authorize_card", "b")
+
+    assert counter.get("a/").location == f"/sagas/{first}"
+    assert counter.get("b/").location == f"/sagas/{second}"
 
 
 def test_several_sagas_that_may_be_meant_are_listed(counter: Counter) -> None:
@@ -737,6 +757,7 @@ def test_the_replys_own_model_has_the_last_word(counter: Counter) -> None:
         ({}, "number: Field required."),
         (7, "The reply must be a JSON object"),
         ({"number": 7, "name": "a\0b"}, "characters that cannot be kept"),
+        ({"number": 7, "name": "a", "boxes": [{"label": [None]}]}, "0.label: Input should be a valid string"),
     ],
 )
 def test_a_reply_in_json_is_checked_alike(counter: Counter, reply: Any, words: str) -> None:
@@ -747,6 +768,31 @@ def test_a_reply_in_json_is_checked_alike(counter: Counter, reply: Any, words: s
     assert answer.status_code == 400
     assert words in told(answer)["fields"]["reply"]
     assert counter.sagas.acts(saga_id) == []
+
+
+@pytest.mark.parametrize("reply", ["1e999", '{"price": -1e400}', "[" * 600 + "]" * 600])
+def test_json_that_no_database_or_program_could_read_again_is_not_stored(
+    counter: Counter, reply: str
+) -> None:
+    saga_id = bakery(counter, "pay")
+    body = '{"act": "complete", "step": "pay", "by": "maria", "reason": "x", "reply": ' + reply + "}"
+
+    answer = counter.client.post(f"/sagas/{saga_id}/acts", data=body, content_type="application/json")
+
+    assert answer.status_code == 400
+    assert told(answer)["error"].startswith("The body cannot be read. ")
+    assert counter.sagas.acts(saga_id) == []
+
+
+def test_a_participants_reply_that_is_nested_without_end_is_shown_in_part(counter: Counter) -> None:
+    saga_id = bakery(counter, "pay")
+    reply: Any = "inside"
+    for _ in range(600):
+        reply = [reply]
+    counter.replies(saga_id, "pay", Answer.SUCCESS, reply)
+
+    assert '"…"' in counter.page(saga_id).text
+    assert counter.as_json(saga_id)["id"] == saga_id
 
 
 def test_completing_without_the_reply_that_it_needs_is_told(counter: Counter) -> None:

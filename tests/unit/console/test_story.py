@@ -23,7 +23,7 @@ from sagas_framework.testing import Run
 from tests.simulation.shapes import SHAPES, Order
 from tests.unit.console import tales
 from tests.unit.console.tales import CARD, DELIVERY, PIVOT, TALES, TICKET, Tale, lines
-from tests.unit.core.stories import CREATE_ORDER, DELIVER_ORDER, NOON, new_instance
+from tests.unit.core.stories import CREATE_ORDER, DELIVER_ORDER, NOON, OrderState, new_instance
 
 FWD, UNDO = Lane.FORWARD, Lane.UNDO
 DONE, FAILED, FLIGHT, WAIT, AHEAD, PAUSE = (
@@ -103,6 +103,14 @@ def test_a_refusal_turns_the_saga_back_and_the_undo_climbs_up() -> None:
     assert drawn.turned.text == "turned back: authorize_card was refused"
     assert spans(drawn, CARD)[0].end <= drawn.turned.at < undone[0].start
     assert drawn.summary == "3 steps done, then authorize_card was refused; everything undone in 25 ms."
+
+
+def test_what_is_undone_in_the_moment_in_which_it_failed_is_undone_at_once() -> None:
+    tale = Tale(state=OrderState(broken="open_ticket")).comes_to("verify_consumer_details").goes_on()
+
+    assert tale.picture().summary == (
+        "2 steps done, then create_restaurant_ticket failed; everything undone at once."
+    )
 
 
 def test_no_answer_is_hatched_until_the_saga_turned_back_with_what_was_sent_again() -> None:
