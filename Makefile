@@ -47,7 +47,7 @@ browser: ## Install a browser for the tests of the pages, where there is none (D
 		command -v apt-get >/dev/null || { echo "Install chromium: the tests of the pages need it" >&2; exit 1; }; \
 		echo "==> installing chromium"; \
 		apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 \
-			--no-install-recommends chromium >/dev/null; }
+			--no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 .PHONY: pictures
 pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real browser
