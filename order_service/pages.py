@@ -14,6 +14,7 @@ from order_service.launches import COMPENSATED, COMPLETED, ENDS, LAUNCHES, PARKE
 from order_service.orchestrator import sagas
 from order_service.orders import place
 from sagas_framework import Filter, SagaPage, Status
+from sagas_framework.console import wants_html
 
 _LAST: Final = 8
 """How many of the last sagas the homepage shows."""
@@ -25,7 +26,7 @@ def homepage() -> Response:
     """What there is to launch, and what the last launches came to."""
     last = sagas.page(Filter(parked_first=False, limit=_LAST))
     count = sagas.count()
-    if not _wants_html():
+    if not wants_html():
         return _fresh(jsonify(_home_in_json(last, count)))
     page = render_template(
         "home.html",
@@ -45,7 +46,7 @@ def homepage() -> Response:
 def show_launch(launch: Launch) -> Response:
     """What a POST to the same path would do. Nothing is launched."""
     told = preview(launch) | {"path": url_for(launch.path)}
-    if _wants_html():
+    if wants_html():
         page = render_template("launch.html", title=launch.title, launch=told)
         response = Response(page, mimetype="text/html")
     else:
@@ -71,7 +72,7 @@ def run(launch: Launch) -> BaseResponse:
             f"POST {url_for('take_order')} with it",
         )
     placed = place(launch.order())
-    if _wants_html():
+    if wants_html():
         return redirect(url_for("sagas.show_saga", saga_id=placed.saga_id), 303)  # what became of the button
     return accepted(placed)
 
@@ -100,11 +101,6 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
         ],
         "links": {"sagas": url_for("sagas.list_sagas"), "healthz": url_for("healthz")},
     }
-
-
-def _wants_html() -> bool:
-    """Whether the client prefers HTML; JSON is for those that do not say, such as curl."""
-    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def _fresh(response: Response) -> Response:

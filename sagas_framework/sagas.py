@@ -206,14 +206,15 @@ class Sagas:
         Raises:
             SagasError: `wanted.after` is not the end of a page.
         """
-        now = self.clock()
         with reading(self.engine) as connection:
             page = read_page(connection, wanted)
-            queues = read_queues(connection)
-        views = [
-            SagaView(i, self.definitions.find(i.saga, i.version), now, queues=queues) for i in page.instances
-        ]
-        return SagaPage(views, page.next)
+        return SagaPage(self.views(page.instances), page.next)
+
+    def views(self, instances: Sequence[SagaInstance]) -> Sequence[SagaView]:
+        """These instances as a person looks at them, without histories."""
+        now, find = self.clock(), self.definitions.find
+        queues = self.queues() if instances else {}
+        return [SagaView(i, find(i.saga, i.version), now, queues=queues) for i in instances]
 
     def count(self, wanted: Filter | None = None) -> dict[Status, int]:
         """How many instances are in each status; more than `MOST` are counted as one more than that."""
@@ -233,18 +234,14 @@ class Sagas:
         """What `stuck` finds, as a person looks at it: each with one of the instances that wait for it."""
         found, now = self.stuck(waiting=waiting), self.clock()
         with reading(self.engine) as connection:
-            examples = {i.id: i for i in read_instances(connection, [stuck.example for stuck in found])}
-            queues = read_queues(connection)
+            instances = read_instances(connection, [stuck.example for stuck in found])
+        examples = {view.instance.id: view for view in self.views(instances)}
         views = []
         for stuck in found:
-            definition = self.definitions.find(stuck.saga, stuck.version)
-            declared, example = definition is not None, None
-            if (instance := examples.get(stuck.example)) is not None:
-                example = SagaView(
-                    instance, definition, now, queues=queues
-                )  # whose history nobody reads here
+            declared = self.definitions.find(stuck.saga, stuck.version) is not None
+            if (example := examples.get(stuck.example)) is not None:
                 declared = example.saga is not None
-                waits = instance.waiting
+                waits = example.instance.waiting
                 if waits is None or (waits.cause, waits.what) != (stuck.cause, stuck.what):
                     example = None  # it has moved on since it was counted
             views.append(StuckView(stuck, declared, example, now))

@@ -9,11 +9,11 @@ from typing import Any, Final
 from flask import Request
 
 from sagas_framework.console.choices import Choice, choices, refusal
-from sagas_framework.console.fields import Read, check, parse, read
-from sagas_framework.console.guard import is_storable
+from sagas_framework.console.fields import Read, check, parse, parse_object, read
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.steps import reply_model
 from sagas_framework.core.events import Act
+from sagas_framework.storage.ports import is_storable
 from sagas_framework.view import SagaView
 
 _MISSING: Final = object()
@@ -46,13 +46,7 @@ class Given:
             return cls(
                 form | {"act": act, "step": form.get("step") or step}, form, request.form.getlist("force")
             )
-        try:
-            body = parse(request.get_data())
-        except ValueError as error:
-            raise Problem(400, f"The body cannot be read. {error}".rstrip("."), _LIKE) from None
-        if not isinstance(body, dict):
-            raise Problem(400, "The body is no JSON object", _LIKE)
-        return cls(body)
+        return cls(parse_object(request.get_data(), _LIKE))
 
     @property
     def forced(self) -> bool | None:

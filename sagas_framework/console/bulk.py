@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from sagas_framework.console.ranges import as_ranges
 from sagas_framework.core.events import Act
 from sagas_framework.core.instance import Status
 from sagas_framework.core.why import count
-from sagas_framework.sagas import Sagas
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.storage.reads import read_instances
@@ -148,23 +147,18 @@ def _asked(desk: Desk, given: ChosenMany, signed: Signed, wrong: dict[str, str])
 def _chosen(desk: Desk, given: ChosenMany) -> tuple[Sequence[SagaView], bool]:
     """Those that are meant, and whether there are more than can be acted on at once."""
     if not given.all:
-        return _views(desk.sagas, [one.saga_id for one in given.chosen]), False
+        with reading(desk.sagas.engine) as connection:
+            instances = read_instances(connection, [one.saga_id for one in given.chosen])
+        return desk.sagas.views(instances), False
     wanted = wanted_now(desk)
     if wanted.key:
         now = desk.sagas.clock()
-        ids = [i.id for i in desk.sagas.find(wanted.key) if wanted.fits(i, now) and not i.status.ended]
-        return _views(desk.sagas, ids), False
+        found = [i for i in desk.sagas.find(wanted.key) if wanted.fits(i, now) and not i.status.ended]
+        return desk.sagas.views(found), False
     if wanted.tab in (Status.COMPLETED, Status.COMPENSATED):
         return [], False
     page = desk.sagas.page(wanted.open_ones(desk.sagas.clock(), MOST_AT_ONCE))
     return page.views, page.next is not None
-
-
-def _views(sagas: Sagas, ids: Iterable[str]) -> Sequence[SagaView]:
-    with reading(sagas.engine) as connection:
-        instances = read_instances(connection, list(ids))
-    now = sagas.clock()
-    return [SagaView(i, sagas.definitions.find(i.saga, i.version), now) for i in instances]
 
 
 # ---- storing --------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from flask import request
 
-from sagas_framework.console.fields import parse
-from sagas_framework.console.guard import is_storable
+from sagas_framework.console.fields import parse_object
 from sagas_framework.console.problem import Problem
 from sagas_framework.core.events import Act
+from sagas_framework.storage.ports import is_storable
 
 ACTS: Final = (Act.RETRY, Act.CANCEL, Act.SKIP)
 MOST_AT_ONCE: Final = 1000
@@ -74,12 +74,7 @@ class ChosenMany:
     def from_request(cls) -> ChosenMany:
         """Raises Problem: 400; it cannot be read, or names no act or too many sagas."""
         if request.is_json:
-            try:
-                body = parse(request.get_data())
-            except ValueError as error:
-                raise Problem(400, f"The body cannot be read. {error}".rstrip("."), _LIKE) from None
-            if not isinstance(body, dict):
-                raise Problem(400, "The body is no JSON object", _LIKE)
+            body = parse_object(request.get_data(), _LIKE)
             chosen = list(_from_json(body.get("sagas", [])))
             everything, confirmed = body.get("all") is True, body.get("confirmed") is True
             fields = {name: body.get(name) for name in ("by", "reason")}

@@ -11,6 +11,8 @@ from typing import Any, Final, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from sagas_framework.console.problem import Problem
+
 DEEPEST: Final = 100
 """Levels of JSON that somebody may send. What is deeper, not every program that reads it later can read."""
 
@@ -123,6 +125,24 @@ def parse(text: str | bytes) -> Any:
         ) from None
     if _is_deeper(value, DEEPEST):
         raise ValueError(_TOO_DEEP)
+    return value
+
+
+def parse_object(body: bytes, like: str) -> dict[str, Any]:
+    """The JSON object that a request brought.
+
+    Args:
+        like: what it should look like, for whoever sent another thing.
+
+    Raises:
+        Problem: 400; it is none, or cannot be read.
+    """
+    try:
+        value = parse(body)
+    except ValueError as error:
+        raise Problem(400, f"The body cannot be read. {error}".rstrip("."), like) from None
+    if not isinstance(value, dict):
+        raise Problem(400, "The body is no JSON object", like)
     return value
 
 

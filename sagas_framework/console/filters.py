@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sagas_framework.console.guard import is_storable
 from sagas_framework.console.problem import Problem
 from sagas_framework.core.instance import OutcomeKind, SagaInstance, Status
-from sagas_framework.storage.ports import Filter
+from sagas_framework.storage.ports import Filter, is_storable
 
 OPEN: Final = "open"
 ALL: Final = "all"

@@ -18,6 +18,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from sagas_framework.console.origin import foreign_origin
 from sagas_framework.console.problem import Problem
 from sagas_framework.errors import ConfigurationError
+from sagas_framework.storage.ports import is_storable
 
 Operators = Collection[str] | Callable[[], str | None]
 """Names, of which one is typed; or who is logged in now, None for nobody."""
@@ -243,11 +244,6 @@ def _tidy(given: object, field: str, longest: int, wrong: dict[str, str]) -> str
     elif not is_storable(text):
         wrong[field] = f"{name} has characters that cannot be kept, such as NUL."
     return text
-
-
-def is_storable(text: str) -> bool:
-    """Whether every database can keep the text: no NUL, no lone surrogates."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check_origin() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from markupsafe import Markup
 from sagas_framework.console.story import pips
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.why import in_words
-from sagas_framework.sagas import Sagas
 from sagas_framework.view import SagaView, summary
 
 LONGEST_WHY: Final = 180
@@ -79,11 +77,3 @@ def shortened(why: str) -> str:
         shown += sentence + stop
     shown = shown.rstrip()
     return shown if len(shown) <= 2 * LONGEST_WHY else f"{shown[: 2 * LONGEST_WHY - 1]}…"
-
-
-def lines_of(sagas: Sagas, instances: Sequence[SagaInstance]) -> list[Line]:
-    """Instances as they are shown."""
-    now, queues = sagas.clock(), sagas.queues() if instances else {}
-    return [
-        Line(SagaView(i, sagas.definitions.find(i.saga, i.version), now, queues=queues)) for i in instances
-    ]

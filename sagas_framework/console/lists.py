@@ -12,7 +12,7 @@ from sagas_framework.console import answers
 from sagas_framework.console.chosen import MOST_AT_ONCE
 from sagas_framework.console.desk import Desk
 from sagas_framework.console.filters import AGES, ALL, OPEN, TABS, Wanted
-from sagas_framework.console.lines import Line, lines_of
+from sagas_framework.console.lines import Line
 from sagas_framework.console.problem import Problem
 from sagas_framework.core.instance import OutcomeKind, Status
 from sagas_framework.core.why import MOST
@@ -96,7 +96,7 @@ def _page(desk: Desk, wanted: Wanted) -> Listed:
 def _found(desk: Desk, wanted: Wanted) -> Listed:
     now = desk.sagas.clock()
     found = [i for i in desk.sagas.find(wanted.key or "") if wanted.fits(i, now)]
-    return Listed(lines_of(desk.sagas, found), None)
+    return Listed([Line(view) for view in desk.sagas.views(found)], None)
 
 
 def _count(tab: str, counts: Mapping[Status, int]) -> int:

@@ -14,15 +14,14 @@ from sagas_framework.console import answers
 from sagas_framework.console.asking import Chosen, Given, MovedOn, choose
 from sagas_framework.console.choices import Choice
 from sagas_framework.console.desk import Desk
-from sagas_framework.console.guard import is_storable
-from sagas_framework.console.lines import lines_of
+from sagas_framework.console.lines import Line as ListLine
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.shown import Line, act_json, history_lines, masked_json, masked_line, pace, shown
 from sagas_framework.core.events import Act
 from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.errors import SagasError, UnknownRun
 from sagas_framework.storage.engine import reading
-from sagas_framework.storage.ports import ActRow, HistoryLine
+from sagas_framework.storage.ports import ActRow, HistoryLine, is_storable
 from sagas_framework.storage.reads import read_stamp
 from sagas_framework.view import SagaView, act_to_json, summary
 
@@ -174,7 +173,7 @@ def _meant(desk: Desk, named: str) -> BaseResponse:
         title=named,
         status=300,
         named=named,
-        lines=lines_of(desk.sagas, found),
+        lines=[ListLine(each) for each in desk.sagas.views(found)],
     )
 
 

@@ -113,6 +113,11 @@ SendAgain = Callable[[Sequence[Quarantined]], Sequence[str | None]]
 """Sends messages to their queues again; for each, in order, why it was not sent, or None if it was."""
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database can keep the text: no NUL, which PostgreSQL refuses, and no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _text(value: object) -> str:
     """As text without NUL and lone surrogates, which PostgreSQL does not store."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

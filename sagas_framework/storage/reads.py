@@ -22,6 +22,7 @@ from sagas_framework.storage.ports import (
     Page,
     Quarantined,
     Stuck,
+    is_storable,
 )
 from sagas_framework.storage.sql import act_row, instance_of, quarantined_of, queue_seen
 from sagas_framework.storage.tables import (
@@ -92,7 +93,7 @@ def _statuses(wanted: Filter) -> set[Status]:
         fitting &= {Status.COMPLETED}
     elif wanted.outcome is not None:
         fitting -= {Status.COMPLETED, Status.RUNNING}
-    if not all(map(_is_storable, (wanted.saga, wanted.key, wanted.waits_for))):
+    if not all(is_storable(text or "") for text in (wanted.saga, wanted.key, wanted.waits_for)):
         return set()
     return fitting
 
@@ -137,11 +138,6 @@ def _fitting(query: Select[Any], wanted: Filter) -> Select[Any]:
 def _first_id(moment: datetime) -> str:
     """What is less than every id made in this millisecond or later: ids begin with their time."""
     return str(UUID(int=max(int(moment.timestamp() * 1000), 0) << 80))
-
-
-def _is_storable(value: str | None) -> bool:
-    """Whether a database can have it: no NUL, which PostgreSQL refuses, and no lone surrogate."""
-    return value is None or not re.search("[\0\ud800-\udfff]", value)
 
 
 def count_statuses(connection: Connection, most: int) -> dict[Status, int]:
@@ -245,7 +241,7 @@ def read_numbered_acts(connection: Connection, numbers: Collection[int]) -> list
 
 def find_instances(connection: Connection, named: str, limit: int = 10) -> list[SagaInstance]:
     """Instances that a person may mean: by id; else by business key; else by the beginning of the id."""
-    if not _is_storable(named):
+    if not is_storable(named):
         return []
     table = saga_instance.c
     wanted = [table.id == named.lower(), table.key == named]
