@@ -21,7 +21,7 @@ QUICK_TESTS := tests/unit tests/simulation tests/contract
 
 .PHONY: help
 help: ## Print this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(STAMP) ## Run the whole application in one process: SQLite and a broker in memory
@@ -41,6 +41,10 @@ test: static $(OLD_STAMP) ## Everything: what `make check` does, with every test
 	@echo "==> tests: all"
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
 
+.PHONY: crash-matrix
+crash-matrix: $(STAMP) ## Break something at every named point, on real servers (CELLS='batch_*:kill': only these)
+	@CELLS='$(CELLS)' $(BIN)/python -m tests.stress.matrix
+
 .PHONY: browser
 browser: ## Install a browser for the tests of the pages, where there is none (Debian, as root)
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
@@ -52,6 +56,10 @@ browser: ## Install a browser for the tests of the pages, where there is none (D
 .PHONY: pictures
 pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real browser
 	@$(BIN)/python -m tools.pictures
+
+.PHONY: docs
+docs: $(STAMP) ## Write the generated parts of the pages anew: diagrams and tables of sagas
+	@$(BIN)/python -m tools.generated
 
 .PHONY: static
 static: $(STAMP)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sagas_framework.errors import DefinitionError, Failure
 
@@ -261,6 +261,16 @@ def declared_failure(command: type[Command[Any]], wire_name: str) -> bool:
 
 def _names(failures: Collection[type[Failure]]) -> set[str]:
     return {failure.wire_name for failure in failures}
+
+
+def readable(error: ValidationError) -> str:
+    """A validation error in a line: each trouble with its JSON path."""
+    return "; ".join(
+        "$"
+        + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in trouble["loc"])
+        + f": {trouble['msg']}"
+        for trouble in error.errors(include_url=False, include_input=False, include_context=False)
+    )
 
 
 # ---- plain tasks ----------------------------------------------------------------------------------

@@ -44,7 +44,16 @@ from sagas_framework.core.inbox import (
     Undo as UndoVerdict,
 )
 from sagas_framework.errors import ConfigurationError, DefinitionError, Failure, Unavailable
-from sagas_framework.messages import Command, Compensation, Reply, Service, declared_failure, settle_task
+from sagas_framework.messages import (
+    Command,
+    Compensation,
+    Reply,
+    Service,
+    declared_failure,
+    readable,
+    settle_task,
+)
+from sagas_framework.points import Point, reach
 from sagas_framework.saga import CommandType
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import is_unavailable
@@ -273,6 +282,15 @@ class Participant:
         """Names of the tasks that it takes."""
         return self._handlings.keys()
 
+    @property
+    def outside_tasks(self) -> list[str]:
+        """Names of the commands whose handlers touch something outside their transaction (rule 8)."""
+        return [
+            name
+            for name, handling in self._handlings.items()
+            if handling.kind is Kind.DO and self._outside(handling)
+        ]
+
     def check(self) -> None:
         """See that every command can be undone here.
 
@@ -297,6 +315,7 @@ class Participant:
         Raises:
             StoreUnavailable: not even that could be stored; do not acknowledge the message.
         """
+        reach(Point.COMMAND_TAKEN)
         try:
             envelope = from_wire(message)
             delivery_at = self._deadline(envelope)
@@ -321,7 +340,10 @@ class Participant:
             # No reply that is not in the row (rule 4): it comes again, and no attempt is used up.
             logger.warning("%s for saga %s is not answered now: %s", envelope.task, envelope.saga_id, error)
             return None
-        return None if stored is None else to_wire(reply(envelope, stored))
+        if stored is None:
+            return None
+        reach(Point.COMMAND_COMMITTED)
+        return to_wire(reply(envelope, stored))
 
     def set_aside(self, message: WireMessage, reason: str, path: str = "$") -> None:
         """Quarantine a message.
@@ -380,6 +402,7 @@ class Participant:
                         case _:
                             assert_never(verdict)
                 assert handling is not None
+                reach(Point.COMMAND_CLAIMED)
                 return self._work_outside(envelope, delivery, handling, claim, first=first)
             except Busy:
                 logger.info("%s for saga %s is being handled right now", envelope.task, envelope.saga_id)
@@ -432,6 +455,7 @@ class Participant:
         turn.save(
             self._row(turn, envelope, delivery, handling, state=state, reply=stored, attempt=delivery.attempt)
         )
+        reach(Point.COMMAND_HANDLED)
         return stored
 
     def _handled(
@@ -518,6 +542,7 @@ class Participant:
         held = _Held(self.inbox, delivery.key, self.clock)
         try:
             state, stored = self._handled(envelope, delivery, handling, held.session, held.finish_work)
+            reach(Point.COMMAND_HANDLED)
         except (Unavailable, StoreUnavailable):
             held.abandon()
             self._release(delivery, claim)
@@ -597,6 +622,7 @@ class Participant:
             failed = self._undo_failure(turn, envelope, delivery, undo, undoing)
         if failed is None:
             turn.save(replace(turn.row, state=RowState.UNDONE, claim=None, lease_until=None))
+            reach(Point.COMMAND_HANDLED)
             return verdict.answer
         turn.undo_work()
         if delivery.kind is Kind.UNDO:
@@ -713,16 +739,6 @@ def quarantined(message: WireMessage, reason: str, path: str, at: datetime) -> Q
         path=path,
         at=at,
         saga_id=saga_id,
-    )
-
-
-def readable(error: ValidationError) -> str:
-    """A validation error in a line: each trouble with its JSON path."""
-    return "; ".join(
-        "$"
-        + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in trouble["loc"])
-        + f": {trouble['msg']}"
-        for trouble in error.errors(include_url=False, include_input=False, include_context=False)
     )
 
 

@@ -26,6 +26,7 @@ from sagas_framework.core.instance import Cause, SagaInstance, Status, Waiting
 from sagas_framework.core.why import MOST, QueueSeen
 from sagas_framework.errors import KeyConflict, SagaNotEnded, SagasError, UnknownRun
 from sagas_framework.messages import Queue
+from sagas_framework.points import Point, reach
 from sagas_framework.saga import Definitions, Saga
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import reading
@@ -150,6 +151,7 @@ class Sagas:
         if run.new:
             nudge(connection)
             self._wake_after(connection)
+            reach(Point.SAGA_WRITTEN)
         return run
 
     @staticmethod

@@ -30,17 +30,29 @@ class NotFound(SagasError):
 
 @dataclass(frozen=True)
 class Found:
-    """What the module has: an orchestrator's sagas, a participant, or both. `name` is as ``-A`` gave it."""
+    """What the module has: an orchestrator's sagas, a participant, or both. `name` is as ``-A`` gave it.
+
+    Args:
+        apps: the module's Celery apps.
+    """
 
     name: str
     sagas: Sagas | None
     participant: Participant | None
+    apps: tuple[Celery, ...] = ()
 
     @property
     def databases(self) -> list[Database]:
         """The databases of what was found, each once."""
         found = [part.database for part in (self.sagas, self.participant) if part is not None]
         return list({database.url: database for database in found if database is not None}.values())
+
+    def app_of(self, side: Sagas | Participant) -> Celery | None:
+        """The Celery app whose workers run these sagas, or serve this participant; None if none is here."""
+        for app in self.apps:
+            if any(kept is side for kept in _candidates(app)):
+                return app
+        return None
 
     @property
     def clock(self) -> Callable[[], datetime]:
@@ -61,6 +73,7 @@ def find(name: str) -> Found:
     """
     module_name, _, attribute = name.partition(":")
     module = _imported(module_name)
+    looked: dict[str, Any] = {}
     if attribute:
         looked = {attribute: _attribute(module, attribute)}
         sagas, participants = _of_kind(looked, Sagas), _of_kind(looked, Participant)
@@ -81,7 +94,8 @@ def find(name: str) -> Found:
                 f"The module {module_name} has no Sagas and no Participant, nor a Celery app that has one. "
                 "Name the module of a worker, or module:attribute."
             )
-    return Found(name, _only(module_name, sagas), _only(module_name, participants))
+    found = [value for value in (*vars(module).values(), *looked.values()) if isinstance(value, Celery)]
+    return Found(name, _only(module_name, sagas), _only(module_name, participants), tuple(found))
 
 
 def _imported(name: str) -> ModuleType:

@@ -24,9 +24,13 @@ _COLOURS: Final = {
     Status.PARKED.value: "bold red",
     "healthy": "green",
     "not healthy": "bold red",
+    "sound": "green",
+    "not sound": "bold red",
     "done": "green",
     "refused": "bold red",
     "stored": "yellow",
+    "error": "bold red",
+    "warning": "yellow",
 }
 _PIPED: Final = 10_000
 """Columns when no terminal is there to wrap for: one line stays one line, for grep."""

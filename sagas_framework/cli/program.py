@@ -8,7 +8,9 @@ import click
 
 from sagas_framework.cli.acting import cancel, complete, retry, skip, withdraw
 from sagas_framework.cli.base import Program, in_words_only, json_option, patient_database
+from sagas_framework.cli.checking import check
 from sagas_framework.cli.database import db
+from sagas_framework.cli.doctoring import doctor
 from sagas_framework.cli.explaining import stuck, why
 from sagas_framework.cli.health import health
 from sagas_framework.cli.listing import list_sagas
@@ -45,7 +47,7 @@ class _Plain(click.Group):
 @json_option
 @click.pass_context
 def saga(context: click.Context, name: str | None) -> None:
-    """Look at sagas and act on them. Needs the service's database; never the broker."""
+    """Look at sagas and act on them. Needs the service's database; only `doctor` needs the broker."""
     context.ensure_object(Program).name = name
     patient_database()
 
@@ -62,6 +64,8 @@ for _command in (
     withdraw,
     cancel,
     quarantine,
+    check,
+    doctor,
     health,
     db,
 ):

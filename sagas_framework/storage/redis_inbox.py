@@ -101,6 +101,16 @@ class RedisInbox:
         kwargs = self._redis.get_connection_kwargs()
         return f"redis://{kwargs.get('host')}:{kwargs.get('port')}/{kwargs.get('db', 0)}"
 
+    @property
+    def server(self) -> Redis:
+        """The server, to be asked about itself; rows are read and written by the methods below."""
+        return self._redis
+
+    @property
+    def retention(self) -> timedelta:
+        """How long rows are kept after their last change."""
+        return self._retention
+
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()

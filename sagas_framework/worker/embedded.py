@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterable
 from datetime import timedelta
@@ -89,6 +90,8 @@ class _EmbeddedWorker:
                 loglevel="WARNING",
             )
             self._controller.start()
+            if self._controller.exitcode == os.EX_CONFIG:  # Celery keeps the SystemExit to itself
+                self.error = SagasError("something in its settings is refused; its log says what")
         except (WorkerShutdown, WorkerTerminate, SystemExit):
             pass
         except BaseException as error:

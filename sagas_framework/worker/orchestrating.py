@@ -12,6 +12,7 @@ from celery.backends.base import DisabledBackend
 
 from sagas_framework.clock import utc_now
 from sagas_framework.core.instance import SagaInstance, Status
+from sagas_framework.doctor.examining import refuse_unsound
 from sagas_framework.errors import ConfigurationError, SagasError, UnknownSaga
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.orchestrator import Orchestrator
@@ -27,7 +28,14 @@ from sagas_framework.worker.loops import Loop, Pulse, worker_name
 from sagas_framework.worker.replaying import send_again
 from sagas_framework.worker.replies import ReplyConsumer, check_reply_queue
 from sagas_framework.worker.settings import celery_app, hardened
-from sagas_framework.worker.starting import broker_need, database_need, or_exit, wait_for
+from sagas_framework.worker.starting import (
+    broker_need,
+    check_pool,
+    database_need,
+    installation,
+    or_exit,
+    wait_for,
+)
 from sagas_framework.worker.waking import Alarm
 
 logger = logging.getLogger(__name__)
@@ -79,17 +87,15 @@ class OrchestratorStep(bootsteps.StartStopStep):
         sagas: Sagas = app.sagas
         broker = app.conf.broker_url
         with or_exit():
-            if not parent.pool_cls.__module__.endswith(".solo"):
-                raise ConfigurationError(
-                    f"The orchestrator of {sagas.service} needs --pool solo: "
-                    "its threads would deadlock beside a pool that forks."
-                )
+            starting = installation(parent)
+            check_pool(starting)
             wait_for(
                 [database_need(sagas.database), broker_need(broker)],
                 stopping=getattr(app, "saga_stopping", None),
             )
             check_reply_queue(broker, sagas.reply_queue)
             check_declarations(sagas)
+            refuse_unsound(starting)
         self._begin(app, sagas, broker)
 
     def _begin(self, app: Any, sagas: Sagas, broker: str) -> None:

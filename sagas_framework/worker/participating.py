@@ -14,8 +14,9 @@ from typing import Any, Final
 from celery import Celery, bootsteps
 from celery.exceptions import Reject
 
-from sagas_framework.errors import ConfigurationError
+from sagas_framework.doctor.examining import refuse_unsound
 from sagas_framework.participant import CLOCK_SKEW, Participant
+from sagas_framework.points import Point, reach
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.transport.envelope import OPERATION_ID, WireMessage
 from sagas_framework.transport.generic import make_publisher
@@ -24,7 +25,14 @@ from sagas_framework.worker.loops import Pulse, worker_name
 from sagas_framework.worker.replaying import send_again
 from sagas_framework.worker.replies import wire_message
 from sagas_framework.worker.settings import PlainConsumer, celery_app, hardened
-from sagas_framework.worker.starting import broker_need, database_need, or_exit, wait_for
+from sagas_framework.worker.starting import (
+    broker_need,
+    check_pool,
+    database_need,
+    installation,
+    or_exit,
+    wait_for,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +97,7 @@ class _Server:
 
     def __init__(self, participant: Participant, broker: str) -> None:
         self.participant = participant
+        self.broker = broker
         self.queue = participant.service.queue.name
         self.publisher: Publisher = make_publisher(broker, [participant.service.queue])
 
@@ -106,6 +115,7 @@ class _Server:
         if reply is None:
             return
         (receipt,) = self.publisher.publish([reply])
+        reach(Point.COMMAND_ANSWERED)
         if receipt is not Receipt.CONFIRMED:
             # The row has it: the command is sent again, and answered from there.
             logger.warning(
@@ -176,15 +186,13 @@ class ReadinessStep(bootsteps.StartStopStep):
         participant: Participant = parent.app.participant
         needs = [] if participant.database is None else [database_need(participant.database)]
         with or_exit():
-            if not parent.pool_cls.__module__.endswith((".solo", ".prefork")):
-                raise ConfigurationError(
-                    f"{participant.service.name} needs --pool prefork or solo: the others have no time "
-                    "limits, and the threads pool hangs after the broker was restarted."
-                )
+            starting = installation(parent)
+            check_pool(starting)
             wait_for(
                 [*needs, broker_need(parent.app.conf.broker_url)],
                 stopping=getattr(parent.app, "saga_stopping", None),
             )
+            refuse_unsound(starting)
 
     def stop(self, parent: Any) -> None:
         parent.app.participant_server.publisher.close()

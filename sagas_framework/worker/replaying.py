@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from sagas_framework.points import Point, reach
 from sagas_framework.storage.ports import Quarantined
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Publisher, Receipt
@@ -14,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 def send_again(publisher: Publisher, messages: Sequence[Quarantined]) -> list[str | None]:
     """Publish them as they came; for each why it was not sent, None if the broker has it."""
+    reach(Point.REPLAY_TAKEN)
     troubles = _publish(publisher, messages)
+    reach(Point.REPLAY_PUBLISHED)
     for message, trouble in zip(messages, troubles, strict=True):
         if trouble is None:
             logger.info(

@@ -15,6 +15,7 @@ from sagas_framework.errors import ConfigurationError
 from sagas_framework.messages import Queue
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import quarantined
+from sagas_framework.points import Point, reach
 from sagas_framework.storage.ports import Quarantined
 from sagas_framework.transport.connecting import connect, is_amqp, kombu_queue
 from sagas_framework.transport.envelope import UnreadableError, WireMessage, from_wire, reply_received
@@ -59,8 +60,10 @@ class ReplyConsumer:
             self._drain(connection)
             batch, self._arrived = self._arrived[:BATCH], self._arrived[BATCH:]
             if batch:
+                reach(Point.BATCH_TAKEN)
                 self._take(batch)
                 self._acknowledge(connection, batch)
+                reach(Point.BATCH_ACKNOWLEDGED)
             if connection.heartbeat:
                 connection.heartbeat_check()
         except connection.connection_errors + connection.channel_errors as error:

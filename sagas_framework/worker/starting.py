@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from amqp.exceptions import AMQPError
 from celery.exceptions import WorkerShutdown
@@ -19,6 +19,8 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from sagas_framework.doctor.installation import Installation, Started
+from sagas_framework.doctor.settings import pool_trouble
 from sagas_framework.errors import ConfigurationError, DefinitionError
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import is_refused, is_unavailable, reading
@@ -123,6 +125,35 @@ def wait_for(
             state.maybe_shutdown()
             sleep(LOOK_EVERY.total_seconds())
             waited += LOOK_EVERY.total_seconds()
+
+
+def installation(worker: Any) -> Installation:
+    """What this worker runs, and how it was started.
+
+    Args:
+        worker: Celery's `WorkController`, not yet consuming.
+    """
+    app = worker.app
+    started = Started(
+        pool=worker.pool_cls.__module__.rpartition(".")[2],
+        node=worker.hostname,
+        processes=worker.concurrency,
+        prefetch=int(worker.prefetch_multiplier or 0),
+        time_limit=worker.time_limit,
+    )
+    sagas, participant = getattr(app, "sagas", None), getattr(app, "participant", None)
+    return Installation(f"{app.main}.worker", sagas, participant, app, started)
+
+
+def check_pool(starting: Installation) -> None:
+    """See, before anything is waited for, that the worker has a pool with which it works.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    trouble = pool_trouble(starting.kind, starting.service, starting.pool)
+    if trouble is not None:
+        raise ConfigurationError(trouble)
 
 
 def _first_line(error: object) -> str:

@@ -82,7 +82,7 @@ def _celery(arguments: Sequence[str]) -> str | None:
 
 
 def _make(arguments: Sequence[str]) -> str | None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     wanted = [word for word in arguments if "=" not in word]
     return None if set(wanted) <= set(targets) else f"make has no target {wanted}"
 

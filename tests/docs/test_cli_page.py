@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from kombu import Connection
+from kombu import Queue as KombuQueue
 
 from sagas_framework.cli import acting
 from sagas_framework.core.events import Result as Answer
@@ -20,6 +22,7 @@ from tests.unit.cli.shop import PARTICIPANT, WORKER, Shop, say, standing_in
 from tests.unit.core.stories import error_of
 
 PAGE: Final = ROOT / "docs" / "reference" / "cli.md"
+SERVICE: Final = "restaurant_service.worker"
 NOBODY_WORKS: Final = ("stored as act",)
 """What is only said when no orchestrator runs."""
 NOBODY_COOKS: Final = "No worker has taken from"
@@ -95,7 +98,7 @@ def check(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [b for s in ("Looking", "Acting", "Quarantine", "Health") for b in shown(s)], ids=str
+    "block", [b for s in ("Looking", "Acting", "Quarantine", "Checking", "Health") for b in shown(s)], ids=str
 )
 def test_a_command_says_what_the_page_shows(shop: Shop, block: Block) -> None:
     if NOBODY_COOKS in block.text:
@@ -104,6 +107,24 @@ def test_a_command_says_what_the_page_shows(shop: Shop, block: Block) -> None:
     with shop.working() if works else nullcontext():
         for command in commands(block.text):
             check(command)
+
+
+def test_the_doctor_says_what_the_page_shows(folder: Path, rabbitmq_url: str) -> None:
+    with Connection(rabbitmq_url) as connection:
+        connection.connect()
+        KombuQueue("restaurant_service.commands")(connection.default_channel).queue_declare()  # classic
+    nobody = "amqp://guest:guest@127.0.0.1:1//"
+    text = PARTICIPANT.replace(nobody, rabbitmq_url).replace(", clock=lambda: time[0]", "")
+    (folder / "kitchen.py").write_text(text + "app.conf.task_acks_late = False\n")
+    assert say("-A", "kitchen", "db", "upgrade").exit_code == 0
+
+    told = say("-A", "kitchen", "doctor").output
+
+    (block,) = shown("Diagnosing")
+    (command,) = commands(block.text)
+    told = re.sub(r"amqp://\S+", "amqp://shop:***@rabbitmq/shop", told).replace("of kitchen", f"of {SERVICE}")
+    told = re.sub(r"RabbitMQ [\d.]+ is", "RabbitMQ 4.1.3 is", told)
+    assert fits(normal(told), normal(command.shown)), told
 
 
 def test_the_schema_is_upgraded_once(folder: Path) -> None:

@@ -37,6 +37,7 @@ EXECUTED: Final = {
     "docs/how-to/mount-the-console.md": "tests/docs/test_mounting.py",
     "docs/reference/cli.md": "tests/docs/test_cli_page.py",
     "docs/how-to/test-your-saga.md": "tests/simulation/test_how_to.py",
+    "docs/how-to/check-your-saga.md": "tests/docs/test_check_page.py",
     "docs/reference/http-api.md": "tests/integration/test_http_api_docs.py",
 }
 """Pages, and the tests that execute all their blocks."""
@@ -44,6 +45,8 @@ EXECUTED: Final = {
 NOT_RUN: Final = {
     ("README.md", "class CreateOrderSaga"): "held equal to the source by tests/acceptance/test_readme.py",
     ("README.md", "flowchart LR"): "a picture; GitHub draws it",
+    ("README.md", "flowchart TD"): "held equal to what is printed by tests/docs/test_generated.py",
+    ("docs/reference/order-platform.md", "flowchart TD"): "held by the same test",
     ("CONTRIBUTING.md", "core: accept only"): "a commit's message",
     ("docs/explanation/how-it-works.md", "decide("): "a signature",
     ("docs/reference/wire.md", "[[saga_id, payload]"): "a form with names in it, no JSON",

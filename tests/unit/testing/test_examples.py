@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from annotated_types import Gt
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from sagas_framework import DefinitionError, Reply
 from sagas_framework.testing import example
@@ -68,3 +68,29 @@ class Coded(Reply):
 def test_a_field_that_cannot_be_guessed_says_how_to_give_an_example() -> None:
     with pytest.raises(DefinitionError, match=r"No example of Coded .* Give one: examples=\[Coded\(...\)\]"):
         example(Coded)
+
+
+class Tree(BaseModel):
+    branches: list[Tree]
+
+
+class Looked(BaseModel):
+    currency: str
+
+    @field_validator("currency")
+    @classmethod
+    def known(cls, value: str) -> str:
+        return {"EUR": value}[value]
+
+
+class Strange(BaseModel):
+    what: complex
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [(Tree, "it contains itself"), (Looked, "'text'"), (Strange, "a value for <class 'complex'>")],
+)
+def test_whatever_keeps_it_from_being_guessed_is_told(model: type[BaseModel], why: str) -> None:
+    with pytest.raises(DefinitionError, match=f"No example of {model.__name__} .*{why}"):
+        example(model)

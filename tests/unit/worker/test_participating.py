@@ -62,7 +62,14 @@ def test_only_pools_that_keep_the_promises_are_taken(
     participant = make_participant(tmp_path)
     participant.undoes(Close)(undo_nothing)
     app = participant_app(participant, broker="memory://")
-    parent: Any = SimpleNamespace(app=app, pool_cls=get_implementation(pool))
+    parent: Any = SimpleNamespace(
+        app=app,
+        pool_cls=get_implementation(pool),
+        hostname="kitchen@box",
+        concurrency=1,
+        prefetch_multiplier=1,
+        time_limit=None,
+    )
 
     if starts:
         ReadinessStep(parent).start(parent)

@@ -1,4 +1,4 @@
-"""Valid examples of replies, made from their fields: what a generated participant answers."""
+"""Valid examples of states and replies, made from their fields: what a saga is tried on before it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from sagas_framework.errors import DefinitionError
-from sagas_framework.participant import readable
+from sagas_framework.messages import readable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,22 +36,36 @@ _PLAIN: Final[Mapping[object, Any]] = {
 }
 
 
+class NoExample(DefinitionError):
+    """The plain values do not fit a model. `why` without what to write instead."""
+
+    def __init__(self, model: type[BaseModel], why: str) -> None:
+        super().__init__(
+            f"No example of {model.__name__} can be guessed ({why}). Give one: "
+            f"examples=[{model.__name__}(...)], or Field(examples=[...]) in the contract."
+        )
+        self.model = model
+        self.why = why
+
+
 def example(model: type[M]) -> M:
     """A valid instance: defaults are kept; others get the first of their ``examples``, or a plain value.
 
     Raises:
-        DefinitionError: the plain values do not validate, with what to write instead.
+        NoExample: the plain values do not validate, with what to write instead.
     """
     try:
         return model.model_validate(
             {name: _of_field(field) for name, field in model.model_fields.items() if field.is_required()}
         )
-    except (ValidationError, NotImplementedError) as error:
-        why = readable(error) if isinstance(error, ValidationError) else str(error)
-        raise DefinitionError(
-            f"No example of {model.__name__} can be guessed ({why}). Give one: "
-            f"examples=[{model.__name__}(...)], or Field(examples=[...]) in the contract."
-        ) from None
+    except NoExample:
+        raise
+    except ValidationError as error:
+        raise NoExample(model, readable(error)) from None
+    except RecursionError:
+        raise NoExample(model, "it contains itself") from None
+    except Exception as error:  # a kind of field that is not known here, or what a validator raises
+        raise NoExample(model, str(error) or type(error).__name__) from None
 
 
 def _of_field(field: FieldInfo) -> Any:

@@ -1,0 +1,175 @@
+"""What the walk over one saga tells of its declaration: refusals nobody can act on, hooks that raise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from sagas_framework.check.findings import Finding, Severity, found, listed
+from sagas_framework.check.paths import Fault, Hook, Walk, What
+from sagas_framework.examples import example
+from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+
+
+def of_walk(walk: Walk) -> Iterator[Finding]:
+    """What is wrong with the saga that was walked."""
+    yield from _no_example(walk)
+    yield from _refusals_after_pivot(walk)
+    yield from _faults(walk)
+    yield from _replies_not_kept(walk)
+
+
+def _no_example(walk: Walk) -> Iterator[Finding]:
+    saga = walk.definition
+    for step, error in walk.missing:
+        where = "the saga" if not step else "what comes after it"
+        yield found(
+            saga,
+            Severity.WARNING,
+            "example-needed",
+            f"No example of {error.model.__name__} can be guessed ({error.why}), so {where} was not walked.",
+            f"Give its field one: Field(examples=[...]) in {error.model.__name__}.",
+            step=step,
+        )
+
+
+def _refusals_after_pivot(walk: Walk) -> Iterator[Finding]:
+    saga = walk.definition
+    refused: dict[str, list[str]] = {}
+    for end in walk.ends:
+        for told in end.story:
+            if told.what is What.REFUSED and saga.index(told.step) > saga.pivot:
+                refused.setdefault(told.step, []).append(told.name)
+    for name, failures in refused.items():
+        step = _command(saga, name)
+        command, pivot = step.command.__name__, saga.steps[saga.pivot].name
+        tried_again = (
+            f"; or see that it cannot be refused, and take failures= from {command}: then whatever goes "
+            "wrong there is tried again"
+        )
+        yield found(
+            saga,
+            Severity.ERROR,
+            "refusal-after-pivot",
+            f"{command} may be refused ({listed(dict.fromkeys(failures), last='or')}) after the pivot "
+            f"{pivot}, where nothing can be undone: each such refusal parks the saga for a person.",
+            f"Do {name} before {pivot}, or make it the pivot{tried_again if step.has_inbox else ''}.",
+            step=name,
+        )
+
+
+# ---- hooks that raise -----------------------------------------------------------------------------
+
+
+def _faults(walk: Walk) -> Iterator[Finding]:
+    always = {fault.step for fault in walk.faults if fault.hook is Hook.COMPENSATION and fault.known}
+    for fault in walk.faults:
+        if fault.hook is not Hook.COMPENSATION or fault.known:
+            yield _hook_raises(walk, fault)
+        elif fault.step not in always:
+            yield _needs_reply(walk, fault)
+
+
+def _needs_reply(walk: Walk, fault: Fault) -> Finding:
+    step = _command(walk.definition, fault.step)
+    undo = step.command.compensation
+    assert undo is not None
+    return found(
+        walk.definition,
+        Severity.ERROR,
+        "compensation-needs-reply",
+        f"{undo.__name__} cannot be made when {step.command.__name__} was not answered, though then it is to "
+        f"be undone, too ({fault.told}): the saga would park.",
+        f"{_with_none(undo, fault.error)} The participant's inbox knows the reply: its undo handler gets it "
+        "as undo.reply.",
+        step=fault.step,
+    )
+
+
+def _with_none(undo: type[BaseModel], error: Exception) -> str:
+    """What to write in the compensation; its fields by name, where they are what is wrong."""
+    troubles = error.errors() if isinstance(error, ValidationError) else []
+    names = dict.fromkeys(str(trouble["loc"][0]) for trouble in troubles if trouble["loc"])
+    lacking = [undo.model_fields[name] for name in names if name in undo.model_fields]
+    if not lacking:
+        return f"Make {undo.__name__} from a state that lacks what only the reply says: let that be None."
+    fields = (
+        f"{name}: {getattr(field.annotation, '__name__', field.annotation)} | None"
+        for name, field in zip(names, lacking, strict=False)
+    )
+    return f"Write {listed(fields)} in {undo.__name__}."
+
+
+def _hook_raises(walk: Walk, fault: Fault) -> Finding:
+    saga = walk.definition
+    its = {
+        Hook.REQUEST: "what makes its command",
+        Hook.ON_SUCCESS: "its on_success",
+        Hook.COMPENSATION: "what makes its compensation",
+    }[fault.hook]
+    lacking = [step.name for step in saga.steps if step.name not in walk.reached]
+    unseen = f" {listed(lacking)} could not be walked." if lacking else ""
+    model = saga.state.__name__
+    then = "the saga would park" if fault.hook is Hook.COMPENSATION else "the step would fail"
+    left = (
+        " What a local step or a plain task leaves there is such an example, too: "
+        "name: str | None = Field(None, examples=[...])."
+        if _leaves_something_before(saga, fault.step)
+        else ""
+    )
+    return found(
+        saga,
+        Severity.WARNING,
+        "hook-raises",
+        f"{its.capitalize()} raised {fault.told} on the example {_example(saga.state)}.{unseen}",
+        f"If every real state is all right, give the fields of {model} examples that are: "
+        f"Field(examples=[...]).{left} Else mend the hook: in a running saga {then}.",
+        step=fault.step,
+    )
+
+
+def _leaves_something_before(saga: SagaDefinition, name: str) -> bool:
+    return any(
+        step.action is not None if isinstance(step, LocalStep) else step.command.answers_anything
+        for step in saga.steps[: saga.index(name)]
+    )
+
+
+def _example(state: type[BaseModel]) -> str:
+    return json.dumps(example(state).model_dump(mode="json"), ensure_ascii=False)
+
+
+# ---- replies --------------------------------------------------------------------------------------
+
+
+def _replies_not_kept(walk: Walk) -> Iterator[Finding]:
+    saga = walk.definition
+    raised = {fault.step for fault in walk.faults}
+    for step in saga.steps:
+        if not isinstance(step, CommandStep) or step.name in raised:
+            continue
+        sent = [undone.payload for undone in walk.undone if undone.step == step.name and undone.known]
+        wanted, undo = step.command.reply_type(), step.command.compensation
+        if not sent or undo is None or not issubclass(wanted, BaseModel):
+            continue
+        said = {name for name, value in example(wanted).model_dump().items() if value is not None}
+        lost = [name for name in sent[0] if name in said and all(body[name] is None for body in sent)]
+        if lost:
+            yield found(
+                saga,
+                Severity.WARNING,
+                "reply-not-kept",
+                f"{undo.__name__} is sent with {listed(lost)} None also when {wanted.__name__} had said it.",
+                f"Keep it in the state, with on_success= of {step.name}; or take the field from "
+                f"{undo.__name__}, as the undo handler gets the reply as undo.reply.",
+                step=step.name,
+            )
+
+
+def _command(saga: SagaDefinition, name: str) -> CommandStep[Any]:
+    step = saga.steps[saga.index(name)]
+    assert isinstance(step, CommandStep)
+    return step
