@@ -28,6 +28,7 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.lost import Horizons
 from sagas_framework.errors import DefinitionError, UnknownSaga
+from sagas_framework.points import Point, reach
 from sagas_framework.saga import Definitions, LocalStep, SagaDefinition
 from sagas_framework.storage.ports import ActRow, Quarantined, Store, StoreTransaction, StoreUnavailable
 from sagas_framework.transport.envelope import command, to_wire
@@ -141,17 +142,26 @@ class Orchestrator:
                 self._probe()
         return left
 
-    def fire_timers(self, horizons: Mapping[str, datetime], limit: int = 200) -> int:
+    def fire_timers(
+        self,
+        horizons: Mapping[str, datetime],
+        limit: int = 200,
+        *,
+        unattended: frozenset[str] = frozenset(),
+    ) -> int:
         """Decide for instances that are due; how many there were.
+
+        Args:
+            horizons, unattended: see `TimerFired`.
 
         Raises:
             StoreUnavailable: nothing was written.
         """
         try:
-            return self._fire(horizons, limit)
+            return self._fire(horizons, unattended, limit)
         except Exception as error:
             if limit > 1:
-                return self._one_by_one(lambda: self.fire_timers(horizons, limit=1), limit)
+                return self._one_by_one(lambda: self.fire_timers(horizons, 1, unattended=unattended), limit)
             self._probe()
             logger.exception("what is due first cannot be committed; it is left alone for a minute")
             return self._postpone(error)
@@ -181,15 +191,19 @@ class Orchestrator:
                 return done
         return limit
 
-    def _fire(self, horizons: Mapping[str, datetime], limit: int) -> int:
+    def _fire(self, horizons: Mapping[str, datetime], unattended: frozenset[str], limit: int) -> int:
         now = self.clock()
         batch = _Batch()
         with self.store.transaction() as tx:
             due = tx.lock_due(now, self.definitions.known(), limit)
             for instance in due:
-                self._decide(tx, batch, instance, TimerFired(instance.id, now, horizons))
+                self._decide(tx, batch, instance, TimerFired(instance.id, now, horizons, unattended))
             tx.write(list(batch.changed.values()), batch.history)
-        self._after_commit(batch)
+            if due:
+                reach(Point.TIMERS_DECIDED)
+        if due:
+            reach(Point.TIMERS_COMMITTED)
+        self._after_commit(batch, Point.TIMERS_PUBLISHED)
         return len(due)
 
     def _probe(self) -> None:
@@ -217,7 +231,11 @@ class Orchestrator:
             for act in acts:
                 self._obey(tx, batch, instances, act, now)
             tx.write(list(batch.changed.values()), batch.history)
-        self._after_commit(batch)
+            if acts:
+                reach(Point.ACTS_DECIDED)
+        if acts:
+            reach(Point.ACTS_COMMITTED)
+        self._after_commit(batch, Point.ACTS_PUBLISHED)
         return len(acts)
 
     def _decline_oldest(self, error: Exception) -> int:
@@ -230,6 +248,8 @@ class Orchestrator:
 
     def _process(self, events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None) -> None:
         batch = _Batch()
+        # What the broker said of a command comes through here as well, and is no batch of replies.
+        replies = any(isinstance(event, ReplyReceived) for event in events)
         with self.store.transaction() as tx:
             instances = tx.lock({event.saga_id for event in events})
             for event in events:
@@ -241,7 +261,11 @@ class Orchestrator:
                 instances[event.saga_id] = decision.instance
             tx.write(list(batch.changed.values()), batch.history)
             tx.quarantine(batch.aside)
-        self._after_commit(batch)
+            if replies:
+                reach(Point.BATCH_DECIDED)
+        if replies:
+            reach(Point.BATCH_COMMITTED)
+        self._after_commit(batch, Point.BATCH_PUBLISHED if replies else None)
 
     def _decide(
         self,
@@ -368,12 +392,14 @@ class Orchestrator:
 
     # ---- after the commit -------------------------------------------------------------------------
 
-    def _after_commit(self, batch: _Batch) -> None:
+    def _after_commit(self, batch: _Batch, published: Point | None) -> None:
         """Publish. What fails here is not lost: the rows name every command in flight."""
         for queue, sent_at in batch.answered:
             self.horizons.saw_answer(queue, sent_at)
         if batch.commands:
             self._publish(batch.commands)
+            if published is not None:
+                reach(published)
         if batch.ended and self.on_ended is not None:
             try:
                 self.on_ended(batch.ended)

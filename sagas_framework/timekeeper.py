@@ -47,17 +47,19 @@ class Timekeeper:
             StoreUnavailable: the database is away; turn again later.
         """
         orchestrator = self._orchestrator
-        self._observe(orchestrator.clock())
+        self.observe()
         while orchestrator.obey_acts(_ACTS) == _ACTS:
             pass
-        while orchestrator.fire_timers(orchestrator.horizons.ripe(), _BATCH) == _BATCH:
+        seen = orchestrator.horizons
+        while orchestrator.fire_timers(seen.ripe(), _BATCH, unattended=seen.unattended) == _BATCH:
             pass
         if self._resend is not None:
             orchestrator.store.replay(self._resend)
         return orchestrator.store.next_due(orchestrator.definitions.known())
 
-    def _observe(self, now: datetime) -> None:
+    def observe(self) -> None:
         """Look which queues are empty, and note all for people. A reply queue may hold what we miss."""
+        now = self._orchestrator.clock()
         if self._observed_at is not None and now - self._observed_at < self._observe_every:
             return
         self._observed_at = now
@@ -70,6 +72,7 @@ class Timekeeper:
             if load is None:
                 break  # the broker is away: the others would only wait for it, too
             seen.append(QueueSeen(queue, now, load.messages, load.consumers))
+            horizons.saw_attended(queue, load.consumers != 0)  # None: the broker does not say
             if load.messages == 0 and queue == replies:
                 horizons.saw_no_replies_waiting(now)
             elif load.messages == 0:

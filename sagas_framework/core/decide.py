@@ -73,7 +73,7 @@ def decide(
         case ReplyReceived():
             turn.take_reply(event)
         case TimerFired():
-            turn.look_at_the_clock(event.horizons)
+            turn.look_at_the_clock(event)
         case LocalRan():
             turn.take_local(event)
         case Unroutable():
@@ -813,7 +813,7 @@ class _Turn:
 
     # ---- time -------------------------------------------------------------------------------------
 
-    def look_at_the_clock(self, horizons: Mapping[str, datetime]) -> None:
+    def look_at_the_clock(self, timer: TimerFired) -> None:
         if not self.started:
             self.start()
             return
@@ -829,7 +829,7 @@ class _Turn:
                 self._resume(record)
                 record = self.records[name]
             if (flight := record.flight) and flight.check_at is not None and flight.check_at <= self.at:
-                self._look_for(record, flight, horizons)
+                self._look_for(record, flight, timer)
             if self.local is not None or self.status.ended:
                 return  # the local step's result comes first; what else is due is found at the next look
 
@@ -881,16 +881,28 @@ class _Turn:
         elif parked is not None and now.parked is None:
             self._put(record.name, parked=parked)  # it stays in sight until it has succeeded
 
-    def _look_for(self, record: StepRecord, flight: Flight, horizons: Mapping[str, datetime]) -> None:
+    def _look_for(self, record: StepRecord, flight: Flight, timer: TimerFired) -> None:
         """Send again what is presumed lost; not what only waits its turn (rule 21)."""
         if self._too_old_to_send(record):
             return
-        horizon = horizons.get(flight.queue)
+        horizon = timer.horizons.get(flight.queue)
         lost = horizon is not None and flight.sent_at < horizon
-        if lost or flight.pauses + 1 >= self.policy.resend_cap:
+        # A queue that moves comes to this message, or past it: then it is lost. From one that nobody
+        # takes from, a copy would not be taken either.
+        moved = horizon is not None and flight.horizon is not None and flight.horizon < horizon
+        stalled = 0 if moved or flight.queue in timer.unattended else flight.stalled + 1
+        if lost or stalled >= self.policy.resend_cap:
             resends = flight.resends + 1
             check_at = self.at + self.policy.resend_pause(resends)
-            flight = replace(flight, sent_at=self.at, check_at=check_at, resends=resends, pauses=0)
+            flight = replace(
+                flight,
+                sent_at=self.at,
+                check_at=check_at,
+                resends=resends,
+                pauses=0,
+                horizon=horizon,
+                stalled=0,
+            )
             record = self._put(record.name, flight=flight)
             self.commands.append(self._outgoing(self._command_step(record.name), record, flight, again=True))
             why = "presumed lost" if lost else "unanswered for long"
@@ -900,7 +912,8 @@ class _Turn:
         else:
             pauses = flight.pauses + 1
             check_at = self.at + self.policy.resend_pause(flight.resends + pauses)
-            self._put(record.name, flight=replace(flight, check_at=check_at, pauses=pauses))
+            looked = replace(flight, check_at=check_at, pauses=pauses, horizon=horizon, stalled=stalled)
+            self._put(record.name, flight=looked)
 
     def note_unroutable(self, its_id: str) -> None:
         for record, flight in self._flights():

@@ -57,11 +57,13 @@ class TimerFired:
     Args:
         horizons: for a queue, the moment before which everything sent to it has left it; a command
             sent earlier and still not answered is presumed lost (`sagas_framework.core.lost`).
+        unattended: queues in which messages wait and from which nobody takes.
     """
 
     saga_id: str
     at: datetime
     horizons: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
+    unattended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,8 @@ class Policy:
         clock_skew: by how much two machines' clocks may differ.
         resend_first: the first look whether a message was lost comes this long after sending.
         resend_ceiling: the pauses between looks double up to this.
-        resend_cap: after so many looks that found the message only waiting its turn, it is sent again anyway.
+        resend_cap: after so many looks in a row at a queue that somebody takes from, and that does not
+            move, a message which waits its turn there is sent again anyway.
     """
 
     message_lifetime: timedelta = timedelta(days=1)

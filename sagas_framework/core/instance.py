@@ -85,6 +85,8 @@ class Flight:
         check_at: when to look next whether it was lost; None for what is never sent again.
         resends: how often it was sent again.
         pauses: looks since the last sending that found it only waiting its turn.
+        horizon: of its queue at the last look (`sagas_framework.core.lost`).
+        stalled: looks in a row that found the horizon where it was.
     """
 
     kind: Kind
@@ -97,6 +99,8 @@ class Flight:
     check_at: datetime | None
     resends: int = 0
     pauses: int = 0
+    horizon: datetime | None = None
+    stalled: int = 0
     payload: dict[str, Any] | None = None
     hand_over: bool = False
 
@@ -215,7 +219,7 @@ class SagaInstance:
 
 # ---- the row's JSON -------------------------------------------------------------------------------
 
-_TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "since", "check_at"})
+_TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "since", "check_at", "horizon"})
 _RECORD_DEFAULTS = StepRecord("")
 _RECORD_FIELDS = tuple(f.name for f in fields(StepRecord))
 _FLIGHT_FIELDS = tuple(f.name for f in fields(Flight))

@@ -22,6 +22,7 @@ class Horizons:
         self._ripening: dict[str, datetime] = {}
         self._ripening_since: datetime | None = None
         self._ripe: dict[str, datetime] = {}
+        self._unattended: frozenset[str] = frozenset()
 
     def saw_empty(self, queue: str, at: datetime) -> None:
         """No message was waiting in the queue at this moment."""
@@ -39,6 +40,15 @@ class Horizons:
             self._move(self._ripe, queue, horizon)
         self._ripening, self._fresh = self._fresh, {}
         self._ripening_since = at
+
+    def saw_attended(self, queue: str, attended: bool) -> None:
+        """Whether somebody takes from the queue."""
+        self._unattended = self._unattended - {queue} if attended else self._unattended | {queue}
+
+    @property
+    def unattended(self) -> frozenset[str]:
+        """Queues from which nobody took when they were last looked at."""
+        return self._unattended
 
     def ripe(self) -> Mapping[str, datetime]:
         """The horizons that can be relied on."""

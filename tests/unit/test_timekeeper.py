@@ -42,14 +42,14 @@ class Clockwork:
         self.now = NOON
         self.database = MemoryDatabase()
         self.broker = Broker(**{KITCHEN: Load(3, 0), BANK: Load(0, 2), REPLIES: Load(0, 1)})
-        orchestrator = Orchestrator(
+        self.orchestrator = Orchestrator(
             MemoryStore(self.database),
             Definitions([CreateOrderSaga]),
             self.broker,
             reply_to=REPLIES,
             clock=lambda: self.now,
         )
-        self.timekeeper = Timekeeper(orchestrator, [KITCHEN, BANK])
+        self.timekeeper = Timekeeper(self.orchestrator, [KITCHEN, BANK])
 
     def turn(self, after: float = 0) -> dict[str, QueueSeen]:
         self.now += seconds(after)
@@ -90,3 +90,20 @@ def test_while_the_broker_is_away_it_is_asked_once_and_what_was_noted_stays() ->
 
     assert len(clockwork.broker.asked) == 1
     assert after == before
+
+
+def test_a_queue_is_unattended_until_somebody_takes_from_it_or_the_broker_cannot_say() -> None:
+    clockwork = Clockwork()
+    horizons = clockwork.orchestrator.horizons
+
+    clockwork.turn()
+    at_first = horizons.unattended
+    clockwork.broker.loads[KITCHEN] = Load(3, 1)
+    clockwork.broker.loads[BANK] = Load(3, 0)
+    clockwork.turn(after=2)
+    then = horizons.unattended
+    clockwork.broker.loads[BANK] = Load(3)
+    clockwork.turn(after=2)
+
+    assert (at_first, then) == (frozenset({KITCHEN}), frozenset({BANK}))
+    assert not horizons.unattended

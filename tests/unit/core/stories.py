@@ -6,7 +6,7 @@ local steps run at once, as in the orchestrator, only without a database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -432,15 +432,25 @@ class Run:
         """The participant answers how the step stands."""
         return self._answer(name, Result.SUCCESS, {"answer": answer, **more})
 
-    def after(self, pause: float | timedelta, horizons: Mapping[str, datetime] | None = None) -> Decision:
+    def after(
+        self,
+        pause: float | timedelta,
+        horizons: Mapping[str, datetime] | None = None,
+        unattended: Collection[str] = (),
+    ) -> Decision:
         """Time passes, then the timekeeper looks."""
         self.now += pause if isinstance(pause, timedelta) else seconds(pause)
-        return self.happens(TimerFired(SAGA_ID, self.now, horizons or {}))
+        return self.happens(TimerFired(SAGA_ID, self.now, horizons or {}, frozenset(unattended)))
 
-    def at(self, moment: datetime | None) -> Decision:
+    def at(
+        self,
+        moment: datetime | None,
+        horizons: Mapping[str, datetime] | None = None,
+        unattended: Collection[str] = (),
+    ) -> Decision:
         """The timekeeper looks at this moment."""
         assert moment is not None
-        return self.after(moment - self.now)
+        return self.after(moment - self.now, horizons, unattended)
 
     def operator(
         self,

@@ -85,6 +85,44 @@ def test_after_a_cap_of_looks_the_message_goes_anyway() -> None:
     assert run.flight(TICKET).pauses == 0
 
 
+def test_a_queue_that_moves_on_is_waited_for_however_long_that_takes() -> None:
+    """Rule 21: it comes to the message, or past it; a copy would only make the jam longer."""
+    run = Run(policy=Policy(resend_cap=2)).until(TICKET)
+    sent_at, queue = run.flight(TICKET).sent_at, run.flight(TICKET).queue
+
+    for look in range(5):
+        run.at(run.flight(TICKET).check_at, {queue: sent_at - seconds(100 - look)})
+        assert run.sends == []
+
+    assert run.flight(TICKET).pauses == 5
+    run.at(run.flight(TICKET).check_at, {queue: sent_at + seconds(1)})
+    assert len(run.sends) == 1
+
+
+def test_looks_count_towards_the_cap_again_when_a_queue_has_stopped_moving() -> None:
+    run = Run(policy=Policy(resend_cap=2)).until(TICKET)
+    moments = [run.flight(TICKET).sent_at - seconds(ago) for ago in (100, 90, 90, 90)]
+
+    sends = []
+    for moment in moments:
+        run.at(run.flight(TICKET).check_at, {run.flight(TICKET).queue: moment})
+        sends.append(len(run.sends))
+
+    assert sends == [0, 0, 0, 1]
+
+
+def test_into_a_queue_that_nobody_takes_from_nothing_goes_again_but_what_is_lost() -> None:
+    run = Run(policy=Policy(resend_cap=2)).until(TICKET)
+    queue = run.flight(TICKET).queue
+
+    for _ in range(4):
+        run.at(run.flight(TICKET).check_at, unattended={queue})
+        assert run.sends == []
+
+    run.at(run.flight(TICKET).check_at, {queue: run.now}, unattended={queue})
+    assert len(run.sends) == 1
+
+
 def test_the_pauses_between_looks_double_up_to_a_ceiling() -> None:
     run = Run().until(TICKET)
 
