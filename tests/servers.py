@@ -419,11 +419,14 @@ class OwnPostgres:
 class OwnRabbitmq:
     """A RabbitMQ node of the test's own, to be stopped, killed and emptied.
 
+    Args:
+        settings: further lines of its rabbitmq.conf.
+
     Raises:
         Missing: rabbitmq-server or epmd is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
         # Debian's wrapper in /usr/sbin refuses everybody but two users, so what it wraps comes first.
         server = shutil.which("rabbitmq-server", path=f"/usr/lib/rabbitmq/bin:{os.environ.get('PATH', '')}")
         epmd = shutil.which("epmd")
@@ -441,7 +444,7 @@ class OwnRabbitmq:
         cookie.write_text(uuid4().hex)
         cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text("[].\n")
-        (self._folder / "rabbitmq.conf").write_text("disk_free_limit.absolute = 10MB\n")
+        (self._folder / "rabbitmq.conf").write_text(f"disk_free_limit.absolute = 10MB\n{settings}\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
         (self._folder / "advanced.config").write_text("[].\n")
         self._environment = {

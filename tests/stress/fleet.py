@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from kombu import Connection
 from sqlalchemy import Connection as DatabaseConnection
@@ -34,8 +34,9 @@ for _ in range(int(sys.argv[2])):
 """
 _UPGRADE: Final = """
 import importlib, sys
-module = importlib.import_module(sys.argv[1] + ".worker")
-(getattr(module, "participant", None) or module.sagas).upgrade()
+for service in sys.argv[1:]:
+    module = importlib.import_module(service + ".worker")
+    (getattr(module, "participant", None) or module.sagas).upgrade()
 """
 
 
@@ -57,24 +58,37 @@ class Fleet:
     def __post_init__(self) -> None:
         self._base = make_url(self.database).database
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs: list[IO[bytes]] = []
         self._engines: dict[str, Engine] = {}
         with self._server() as connection:
             for service in SERVICES:
                 connection.execute(text(f'CREATE DATABASE "{self._base}_{service}"'))
-        for service in SERVICES:
-            self._python(_UPGRADE, service)
+        self._python(_UPGRADE, *SERVICES)
 
     # ---- processes --------------------------------------------------------------------------------
 
-    def worker(self, service: str, number: int = 1, *, concurrency: int = 1) -> None:
-        """Start a worker of the service."""
+    def worker(
+        self,
+        service: str,
+        number: int = 1,
+        *,
+        concurrency: int = 1,
+        app: str | None = None,
+        include: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a worker of the service.
+
+        Args:
+            app: another module that serves it; None: the service's own.
+            include: a module that it imports before it begins.
+            environment: variables of this worker alone.
+        """
         name = f"{service}-{number}"
-        self._start(
-            name,
-            f"{sys.executable} -m celery -A {service}.worker worker -n {name}@%h -c {concurrency} "
-            "--without-gossip --without-mingle --loglevel WARNING",
+        command = (
+            f"{sys.executable} -m celery -A {app or f'{service}.worker'} worker -n {name}@%h "
+            f"-c {concurrency} --without-gossip --without-mingle --loglevel WARNING"
         )
+        self._start(name, command + (f" -I {include}" if include else ""), environment or {})
 
     def workers(self, *, orchestrators: int = 1) -> None:
         """Start one worker for each participant, and the orchestrators."""
@@ -86,8 +100,17 @@ class Fleet:
     def kill(self, service: str, number: int = 1) -> None:
         """kill -9, children included."""
         process = self._running.pop(f"{service}-{number}")
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill_group(process)
+
+    def running(self, service: str, number: int = 1) -> int | None:
+        """The process of a worker; None if there is none or it has ended."""
+        process = self._running.get(f"{service}-{number}")
+        return None if process is None or process.poll() is not None else process.pid
+
+    def group(self, service: str, number: int = 1) -> int | None:
+        """The process group of a worker that was started and not killed here, whether it lives or not."""
+        process = self._running.get(f"{service}-{number}")
+        return None if process is None else process.pid
 
     def launch(self, path: str, times: int) -> None:
         """Press a button of the homepage so often."""
@@ -96,27 +119,29 @@ class Fleet:
     def stop(self) -> None:
         """End everything, and drop the databases."""
         for process in self._running.values():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for log in self._logs:
-            log.close()
+            _kill_group(process)
         for engine in self._engines.values():
             engine.dispose()
         with self._server() as connection:
             for service in SERVICES:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{self._base}_{service}" WITH (FORCE)'))
 
-    def _start(self, name: str, command: str) -> None:
-        log = (self.folder / f"{name}.log").open("ab")
-        self._logs.append(log)
-        self._running[name] = subprocess.Popen(
-            command.split(), env=self._env(), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-        )
+    def _start(self, name: str, command: str, environment: Mapping[str, str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command.split(),
+                env={**self.environ(), **environment},
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _python(self, script: str, *arguments: str) -> None:
-        subprocess.run([sys.executable, "-c", script, *arguments], env=self._env(), cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-c", script, *arguments], env=self.environ(), cwd=ROOT, check=True)
 
-    def _env(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """What a process of the application has in its environment."""
         template = make_url(self.database).set(database=f"{self._base}_SERVICE")
         return {
             **os.environ,
@@ -156,7 +181,7 @@ class Fleet:
             url = make_url(self.database).set(
                 drivername="postgresql+psycopg", database=f"{self._base}_{service}"
             )
-            self._engines[service] = create_engine(url)
+            self._engines[service] = create_engine(url, pool_pre_ping=True)
         with self._engines[service].connect() as connection:
             return list(connection.execute(text(statement), values))
 
@@ -235,3 +260,10 @@ class Fleet:
         with engine.connect() as connection:
             yield connection
         engine.dispose()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and what is left of the group if it has ended before."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
