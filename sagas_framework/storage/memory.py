@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy.orm import Session
 
@@ -49,6 +49,7 @@ class MemoryDatabase:
         self.last_aside = max([self.last_aside, *(message.id for message in self.quarantined)])
 
     def copy(self) -> MemoryDatabase:
+        """Another database with the same in it; `rows` are shared, as nobody changes them in place."""
         return MemoryDatabase(
             dict(self.instances),
             list(self.history),
@@ -58,12 +59,12 @@ class MemoryDatabase:
             self.last_aside,
             dict(self.beats),
             dict(self.queues),
-            copy.deepcopy(self.rows),
+            self.rows,
         )
 
     def become(self, other: MemoryDatabase) -> None:
-        for one in fields(self):
-            setattr(self, one.name, getattr(other, one.name))
+        for name in _FIELDS:
+            setattr(self, name, getattr(other, name))
 
     def set_aside(self, message: Quarantined) -> None:
         self.last_aside += 1  # a number is never given again
@@ -91,6 +92,9 @@ class MemoryDatabase:
         act = replace(act, id=len(self.acts) + 1)
         self.acts[act.id] = act
         return act
+
+
+_FIELDS: Final = tuple(one.name for one in fields(MemoryDatabase))
 
 
 class MemoryTransaction:

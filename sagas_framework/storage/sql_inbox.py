@@ -116,6 +116,12 @@ class SqlInbox:
             write_beat(connection, beat)
 
 
+def read_inbox(connection: Connection) -> list[tuple[InboxRow, datetime]]:
+    """Every row, with the moment of its last change."""
+    rows = connection.execute(select(saga_inbox).order_by(saga_inbox.c.key))
+    return [(_row(row), row.updated_at) for row in rows]
+
+
 def _lock_number(key: str) -> int:
     """A signed 64-bit number for the key, the same in every process."""
     return int.from_bytes(hashlib.blake2b(f"saga_inbox:{key}".encode(), digest_size=8).digest(), signed=True)

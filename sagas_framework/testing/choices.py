@@ -9,18 +9,17 @@ The same schedule gives the same run, so it can be printed, shrunk and pasted in
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
+from zlib import crc32
 
 Schedule = Mapping[str, str]
 
-_BUDGETS: Final = (2, 3, 4, 6, 9, 14)
-_RATES: Final = (0.07, 0.2, 0.4, 0.6)
-_AT_MOST: Final = 0.8
-_SWARMS: Final = (0.1, 0.2, 0.4, 1.0)
+DATABASES: Final = ("the databases are", ("in memory", "on SQLite"))
+"""The point at which it is chosen where the rows are kept. No fault: it does not count as one."""
+KINDS: Final = 16
+"""Into so many kinds faults are divided."""
 
 
 class Choices:
@@ -28,15 +27,13 @@ class Choices:
 
     Attributes:
         taken: the schedule so far.
-        seen: every point that the run came by, with its menu.
+        closed: set when faults have stopped.
     """
 
     def __init__(self) -> None:
         self.taken: dict[str, str] = {}
-        self.seen: dict[str, Sequence[str]] = {}
         self.closed = False
-        """Set when faults have stopped."""
-        self._times: Counter[str] = Counter()
+        self._times: dict[str, int] = {}
 
     def at(self, point: str, menu: Sequence[str], *, weight: float = 1.0) -> str:
         """What happens at this point. A point that is come by again is named ``<point> #2``, ...
@@ -44,10 +41,11 @@ class Choices:
         Args:
             weight: how much more often than elsewhere something other than the first is worth a try.
         """
-        self._times[point] += 1
-        name = point if self._times[point] == 1 else f"{point} #{self._times[point]}"
-        self.seen[name] = menu
-        choice = menu[0] if self.closed else self._choose(name, menu, weight)
+        times = self._times[point] = self._times.get(point, 0) + 1
+        if self.closed:
+            return menu[0]
+        name = point if times == 1 else f"{point} #{times}"
+        choice = self._choose(name, menu, weight)
         if choice != menu[0]:
             self.taken[name] = choice
         return choice
@@ -56,47 +54,64 @@ class Choices:
         return menu[0]
 
 
-class Seeded(Choices):
-    """Random faults, the same for the same seed: a few of them, now dense, now far apart.
+class Sown(Choices):
+    """Faults sown along the way: so far from one to the next, and which of the menu.
 
-    Each seed has a swarm of its own, the kinds of faults that it knows. A few kinds that come often
-    meet in ways that all kinds mixed hardly ever do.
+    Each run knows some kinds of faults and not others. A few kinds that come often meet in ways that
+    all kinds mixed hardly ever do.
+
+    Args:
+        faults: for each how far it is from the one before, in points (a point of weight 2 counts
+            twice), and a number that says which of its menu it is.
+        unknown: a bit for each kind of fault that this run does not know.
+        on_sqlite: whether the rows are kept there.
 
     Reference:
         A. Groce et al., "Swarm Testing", ISSTA 2012.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, faults: Sequence[tuple[int, int]], unknown: int = 0, *, on_sqlite: bool = False
+    ) -> None:
         super().__init__()
-        self._random = random.Random(seed)
-        self._left = self._random.choice(_BUDGETS)
-        self._rate = self._random.choice(_RATES)
-        self._density = self._random.choice(_SWARMS)
-        self._swarm: dict[str, bool] = {}
+        self._on_sqlite = on_sqlite
+        self._faults = list(reversed(faults))
+        self._unknown = unknown
+        self._left = self._faults[-1][0] if self._faults else 0.0
 
     def _choose(self, name: str, menu: Sequence[str], weight: float) -> str:
-        if self._left == 0 or self._random.random() >= min(self._rate * weight, _AT_MOST):
+        if name == DATABASES[0]:
+            return menu[self._on_sqlite]
+        if not self._faults:
+            return menu[0]
+        self._left -= weight
+        if self._left >= 0:
             return menu[0]
         known = [choice for choice in menu[1:] if self._knows(choice)]
         if not known:
             return menu[0]
-        self._left -= 1
-        return self._random.choice(known)
+        _, which = self._faults.pop()
+        self._left = self._faults[-1][0] if self._faults else 0.0
+        return known[which % len(known)]
 
     def _knows(self, choice: str) -> bool:
-        if choice not in self._swarm:
-            self._swarm[choice] = self._random.random() < self._density
-        return self._swarm[choice]
+        return not self._unknown >> (crc32(choice.encode()) % KINDS) & 1
 
 
 class Scripted(Choices):
-    """The faults of a schedule, and no others. Choices that are not on the menu are taken as well."""
+    """The faults of a schedule, and no others. Choices that are not on the menu are taken as well.
+
+    Attributes:
+        seen: every point that the run came by before faults stopped.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
+        self.seen: dict[str, Sequence[str]] = {}
         self._schedule = schedule
 
     def _choose(self, name: str, menu: Sequence[str], weight: float) -> str:
+        self.seen[name] = menu
         return self._schedule.get(name, menu[0])
 
     def unused(self) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sagas_framework.core.inbox import InboxRow, RowState
@@ -55,6 +56,9 @@ class Effects:
         """The highest attempt of each operation that ever claimed its row."""
         self.executions: Counter[tuple[str, int]] = Counter()
         self.failures_answered: dict[str, set[int]] = defaultdict(set)
+        self.at_work: set[str] = set()
+        self.killed: set[str] = set()
+        """Operations whose handler, working outside, was killed at its time limit."""
 
     def done(self, rows: dict[str, Any], key: str) -> None:
         """Note an effect; it is there when the rows are committed."""
@@ -90,6 +94,17 @@ class Effects:
             raise Broken(
                 f"{name} {attempt} is executed although the failure of attempt {over[0]} was answered"
             )
+
+    @contextmanager
+    def alone(self, name: str, key: str) -> Iterator[None]:
+        """A handler that works outside is at work: never two of them for one operation (rule 8)."""
+        if key in self.at_work:
+            raise Broken(f"two handlers of {name} are at work at the same time")
+        self.at_work.add(key)
+        try:
+            yield
+        finally:
+            self.at_work.discard(key)
 
     def times_done(self, key: str) -> int:
         """How often a handler's work inside its transaction was committed."""

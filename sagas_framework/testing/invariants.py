@@ -6,7 +6,7 @@ They look at a `View`, and yield a sentence for each promise that they find brok
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -48,10 +48,15 @@ class View:
     history: Sequence[Recorded]
     effects: Effects
     taken: Mapping[str, str]
+    _counted: dict[str, int] = field(default_factory=dict, compare=False)
 
     def count(self, record: StepRecord) -> int:
         """How often the step's effect is there."""
-        return self.effects.count(operation_id(self.instance.id, record.name))
+        found = self._counted.get(record.name)
+        if found is None:
+            found = self.effects.count(operation_id(self.instance.id, record.name))
+            self._counted[record.name] = found
+        return found
 
     def by_hand(self, name: str) -> bool:
         """Whether a person took the step over."""
@@ -224,8 +229,11 @@ def it_ends(view: View) -> Iterator[str]:
     for record in instance.steps.values():
         if not record.parked:
             continue
+        key = operation_id(instance.id, record.name)
         needs = _LEAVE_A_CLAIM if "OutcomeUnknown" in record.parked else _NEED_A_PERSON
         if record.flight or record.resume_at:
             yield f"{record.name} is parked long after the last fault, and needs no person: {record.parked}"
+        elif key in view.effects.killed and "OutcomeUnknown" in record.parked:
+            continue
         elif not any(need in choice for need in needs for choice in view.taken.values()):
             yield f"{record.name} waits for a person, and nothing happened that needs one: {record.parked}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sagas_framework.core.ids import Kind, operation_id
@@ -34,6 +35,7 @@ _SENDING: Final = (
     "late 400 s",
     "late 1500 s",
     "late 16000 s",
+    "corrupted",
     "broker wiped",
 )
 
@@ -43,6 +45,11 @@ def kind_of(message: WireMessage) -> Kind:
     if KNOWN not in message.headers:
         return Kind.DO
     return Kind.SETTLE if str(message.headers.get("task")).endswith(".settle") else Kind.UNDO
+
+
+def identity(message: WireMessage) -> tuple[str, str, bytes]:
+    """The same for messages that nobody can tell apart."""
+    return message.queue, str(message.headers.get("id")), message.body
 
 
 class Names:
@@ -101,10 +108,15 @@ class Network:
         taken, self._queues[queue] = self._queues[queue][:limit], self._queues[queue][limit:]
         return taken
 
+    def queued(self) -> Iterator[WireMessage]:
+        """Every message that waits in a queue."""
+        for queue in self._queues.values():
+            yield from queue
+
     def may_come(self, key: str) -> bool:
         """Whether a message of this operation may still come to its participant."""
         return self.under_way[key] > 0 or any(
-            message.headers.get(OPERATION_ID) == key for queue in self._queues.values() for message in queue
+            message.headers.get(OPERATION_ID) == key for message in self.queued()
         )
 
     def redeliver(self, message: WireMessage, after: float) -> None:
@@ -140,8 +152,10 @@ class Network:
             return Receipt.UNSENT
         if fate == "broker wiped":
             self._put(message, LATENCY)
-            self.world.after(LATENCY / 2, self.wipe)
+            self.world.after(LATENCY / 2, self.wipe, ("the broker is wiped",))
             return Receipt.CONFIRMED
+        if fate == "corrupted":
+            message = replace(message, body=message.body[: len(message.body) // 2])
         if fate.startswith("late "):
             self._put(message, LATENCY + (duration(fate)))
         elif fate != "lost":
@@ -162,4 +176,4 @@ class Network:
                 if message.queue in self._ready:
                     self._ready[message.queue]()
 
-        self.world.after(after, arrive)
+        self.world.after(after, arrive, ("arrives", *identity(message)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ from sagas_framework.testing.choices import duration
 from sagas_framework.testing.effects import Effects
 from sagas_framework.testing.network import Names
 from sagas_framework.testing.sessions import StandInSession
-from sagas_framework.testing.world import World
+from sagas_framework.testing.world import Crashed, World
 
 _DOING: Final[tuple[str, ...]] = ("works", "fails", "is away", "takes 3 s", "takes 20 s", "takes 90 s")
 _OUTSIDE: Final = ("fails after it worked",)
@@ -31,9 +32,14 @@ class TransientFault(Exception):
 
 
 class Handlers:
-    """Wraps handlers: the choices make them misbehave, and what they do is counted."""
+    """Wraps handlers: the choices make them misbehave, and what they do is counted.
 
-    def __init__(self, world: World, effects: Effects, names: Names) -> None:
+    Args:
+        time_limit: seconds after which the process of a handler that works outside is killed.
+    """
+
+    def __init__(self, world: World, effects: Effects, names: Names, time_limit: float) -> None:
+        self._time_limit = time_limit
         self._world = world
         self._effects = effects
         self._names = names
@@ -63,22 +69,41 @@ class Handlers:
             name = self._names.operations.get(context.key, command.contract.task)
             self._world.changed = True
             self._effects.begin(name, context.key, context.attempt)
-            fate = self._fate(f"{name} {context.attempt}", menu)
-            if fate == _REFUSES:
-                failure = command.failures[0] if command.failures else Failure
-                raise failure("the schedule says so")
-            answer = original(message, context)
-            if handling.outside:
-                self._effects.charged(name, context.key)
-                self._world.changed = True
-                self._effects.provider.charge(context.key, name)
-            else:
-                self._effects.done(_rows(context), context.key)
-            if fate in _OUTSIDE:
-                raise TransientFault("after it worked")
-            return answer
+            if not handling.outside:
+                return self._work(handling, original, message, context, menu)
+            with self._effects.alone(name, context.key):
+                return self._work(handling, original, message, context, menu)
 
         return handler
+
+    def _work(
+        self,
+        handling: Handling,
+        original: Callable[[Any, Any], Any],
+        message: Any,
+        context: Context,
+        menu: tuple[str, ...],
+    ) -> Any:
+        command = handling.command
+        name = self._names.operations.get(context.key, command.contract.task)
+        at_most = self._time_limit if handling.outside else math.inf
+        fate = self._fate(f"{name} {context.attempt}", menu, at_most)
+        if fate.startswith("takes ") and duration(fate) > at_most:
+            self._effects.killed.add(context.key)
+            raise Crashed(f"after {at_most:g} s, its time limit")
+        if fate == _REFUSES:
+            failure = command.failures[0] if command.failures else Failure
+            raise failure("the schedule says so")
+        answer = original(message, context)
+        if handling.outside:
+            self._effects.charged(name, context.key)
+            self._world.changed = True
+            self._effects.provider.charge(context.key, name)
+        else:
+            self._effects.done(_rows(context), context.key)
+        if fate in _OUTSIDE:
+            raise TransientFault("after it worked")
+        return answer
 
     def _undoing(self, original: Callable[[Any, Any], Any], outside: bool) -> Callable[[Any, Any], Any]:
         def handler(message: Any, context: Context) -> None:
@@ -93,7 +118,7 @@ class Handlers:
 
         return handler
 
-    def _fate(self, name: str, menu: tuple[str, ...]) -> str:
+    def _fate(self, name: str, menu: tuple[str, ...], at_most: float = math.inf) -> str:
         fate = self._world.choices.at(f"handling {name}", menu, weight=2)
         self._world.say(f"{name} is handled: {fate}")
         if fate == "is away":
@@ -101,7 +126,7 @@ class Handlers:
         if fate == "fails":
             raise TransientFault("the schedule says so")
         if fate.startswith("takes "):
-            self._world.pass_time(duration(fate))
+            self._world.pass_time(min(duration(fate), at_most))
         return fate
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,13 +15,14 @@ from sagas_framework.core.instance import SagaInstance
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import Participant, quarantined
 from sagas_framework.saga import Definitions, SagaDefinition
-from sagas_framework.storage.memory import MemoryDatabase, MemoryStore
+from sagas_framework.storage.memory import MemoryDatabase
 from sagas_framework.storage.ports import StoreTransaction, StoreUnavailable
 from sagas_framework.testing.choices import duration
+from sagas_framework.testing.databases import Backing
 from sagas_framework.testing.effects import Broken, Effects
-from sagas_framework.testing.network import Network, kind_of
-from sagas_framework.testing.storage import SimulatedInbox, SimulatedStore
-from sagas_framework.testing.world import Crashed, World
+from sagas_framework.testing.network import Network, identity, kind_of
+from sagas_framework.testing.storage import CommitRefused, SimulatedInbox, SimulatedStore
+from sagas_framework.testing.world import Clock, Crashed, World
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.envelope import (
     ATTEMPT,
@@ -33,13 +34,16 @@ from sagas_framework.transport.envelope import (
 )
 
 REPLIES: Final = "simulation.replies"
+TICK: Final = "timekeeper"
+"""The agenda's word for a turn of a timekeeper; its number tells the turn that counts from older ones."""
 
 _ACKNOWLEDGING: Final = ("acknowledged", "dies before")
 _RESTARTING: Final = ("3 s", "0 s", "40 s", "300 s")
 _BATCH: Final = 200
 _LOOKS: Final = (
-    (timedelta(minutes=1), timedelta(seconds=2)),
-    (timedelta(hours=1), timedelta(seconds=15)),
+    (timedelta(seconds=30), timedelta(seconds=2)),
+    (timedelta(minutes=2), timedelta(seconds=10)),
+    (timedelta(hours=1), timedelta(seconds=60)),
     (timedelta.max, timedelta(minutes=5)),
 )
 """How often a timekeeper looks when nothing is due, by how long nothing was sent."""
@@ -68,13 +72,19 @@ class SimulatedOrchestrator(Orchestrator):
             store.local = None
 
     @override
-    def fire_timers(self, horizons: Mapping[str, datetime], limit: int = 200) -> int:
+    def fire_timers(
+        self,
+        horizons: Mapping[str, datetime],
+        limit: int = 200,
+        *,
+        unattended: frozenset[str] = frozenset(),
+    ) -> int:
         store = self.store
         assert isinstance(store, SimulatedStore)
         due = store.next_due(self.definitions.known())
         if due is not None and due <= self.clock():
             store.stall_by_choice("looking at the clock")
-        return super().fire_timers(horizons, limit)
+        return super().fire_timers(horizons, limit, unattended=unattended)
 
 
 class OrchestratorProcess:
@@ -85,16 +95,17 @@ class OrchestratorProcess:
         name: str,
         world: World,
         network: Network,
-        database: MemoryDatabase,
+        backing: Backing,
         effects: Effects,
         definitions: Definitions,
         policy: Policy,
     ) -> None:
         self.name = name
         self.up = False
+        self.clock = Clock(world)
         self._world = world
         self._network = network
-        self._database = database
+        self._backing = backing
         self._effects = effects
         self._definitions = definitions
         self._policy = policy
@@ -105,16 +116,14 @@ class OrchestratorProcess:
     def start(self) -> None:
         """Begin, or begin again with an empty memory."""
         self.up = True
-        self._store = SimulatedStore(
-            MemoryStore(self._database), self._world, self._effects, self._network.names
-        )
+        self._store = SimulatedStore(self._backing, self._world, self._effects, self._network.names)
         self._orchestrator = SimulatedOrchestrator(
             self._store,
             self._definitions,
             self._network,
             reply_to=REPLIES,
             policy=self._policy,
-            clock=self._world.clock,
+            clock=self.clock,
         )
         self._timekeeper = Timekeeper(self._orchestrator, [queue.name for queue in self._definitions.queues])
         self.wake()
@@ -125,12 +134,20 @@ class OrchestratorProcess:
         self._ticking += 1
         self._asleep = False
         mine = self._ticking
-        self._world.after(0, lambda: self._tick(mine))
+        self._world.after(0, lambda: self._tick(mine), (TICK, self.name, mine))
+
+    def stateful(self) -> Iterator[object]:
+        """Whatever remembers something, for a `Memento`."""
+        yield from (self, self.clock, self._store, self._orchestrator.horizons, self._timekeeper)
+
+    def ticks(self, what: Hashable) -> bool:
+        """Whether this is the turn of this timekeeper that counts."""
+        return what == (TICK, self.name, self._ticking)
 
     def wake(self) -> None:
         """Take what waits in the reply queue."""
         if self.up and self._network.waiting(REPLIES):
-            self._world.after(0, self._take)
+            self._world.after(0, self._take, ("takes replies", self.name))
 
     # ---- the timekeeper ---------------------------------------------------------------------------
 
@@ -140,9 +157,9 @@ class OrchestratorProcess:
         world = self._world
         self._store.trigger = "a timer"
         try:
-            due = self._timekeeper.turn()
+            due = self._turn()
         except StoreUnavailable:
-            due = world.now + timedelta(seconds=1)
+            due = self.clock() + timedelta(seconds=1)
         except Crashed as crash:
             self._die(crash)
             return
@@ -153,8 +170,19 @@ class OrchestratorProcess:
             return
         quiet = world.now - world.last_traffic
         pause = next(pause for since, pause in _LOOKS if quiet < since)
-        at = max(min(due, world.now + pause), world.now + timedelta(milliseconds=1))
-        world.after((at - world.now).total_seconds(), lambda: self._tick(mine))
+        wait = max(min(due - self.clock(), pause), timedelta(milliseconds=1))
+        world.after(wait.total_seconds(), lambda: self._tick(mine), (TICK, self.name, mine))
+
+    def _turn(self) -> datetime | None:
+        """A turn of the timekeeper; of one that finds nothing to do, only its look at the queues."""
+        due = self._store.next_due(self._definitions.known())
+        seen = self._backing.seen
+        acts = any(act.handled_at is None for act in seen.acts.values())
+        replays = any(message.replay for message in seen.quarantined)
+        if acts or replays or (due is not None and due <= self.clock()):
+            return self._timekeeper.turn()
+        self._timekeeper.observe()
+        return due
 
     # ---- the reply consumer -----------------------------------------------------------------------
 
@@ -167,7 +195,7 @@ class OrchestratorProcess:
         world, name = self._world, " and ".join(self._network.names.of(message) for message in batch)
         store = self._store
         try:
-            self._decide(name, batch, world.now)
+            self._decide(name, batch, self.clock())
             if world.choices.at(f"acknowledging {name}", _ACKNOWLEDGING, weight=0.6) != _ACKNOWLEDGING[0]:
                 raise Crashed(f"before acknowledging {name}")
         except StoreUnavailable:
@@ -205,7 +233,7 @@ class OrchestratorProcess:
         self._world.say(f"{self.name} dies {crash}; it starts again after {pause}")
         self.up = False
         self._store.closed = True
-        self._world.after(duration(pause), self.start)
+        self._world.after(duration(pause), self.start, ("starts", self.name))
 
 
 class ParticipantProcess:
@@ -219,13 +247,15 @@ class ParticipantProcess:
         self,
         participant: Participant,
         inbox: SimulatedInbox,
-        database: MemoryDatabase,
+        backing: Backing,
+        clock: Clock,
         world: World,
         network: Network,
         effects: Effects,
     ) -> None:
         self.participant = participant
-        self.database = database
+        self.backing = backing
+        self.clock = clock
         self.up = True
         self._inbox = inbox
         self._world = world
@@ -234,17 +264,31 @@ class ParticipantProcess:
         self.queue = participant.service.queue.name
         network.consume(self.queue, self.wake)
 
+    @property
+    def database(self) -> MemoryDatabase:
+        """What is in its database."""
+        return self.backing.seen
+
+    def keep_in(self, backing: Backing) -> None:
+        """Have its rows there from now on."""
+        self.backing = backing
+        self._inbox.keep_in(backing)
+
+    def stateful(self) -> Iterator[object]:
+        """Whatever remembers something, for a `Memento`."""
+        yield from (self, self.clock, self.database, self._inbox)
+
     def wake(self) -> None:
         """Take what waits in the queue, each message by a worker of its own."""
         while self.up and (taken := self._network.take(self.queue)):
             (message,) = taken
-            self._world.after(0, self._handling(message))
+            self._world.after(0, self._handling(message), ("is handled", *identity(message)))
 
     def stop(self, seconds: float) -> None:
         """Take nothing for a while; what is being handled goes on."""
         self._world.say(f"{self.participant.service.name} is stopped for {seconds:g} s")
         self.up = False
-        self._world.after(seconds, self._go_on)
+        self._world.after(seconds, self._go_on, ("goes on", self.queue))
 
     def _go_on(self) -> None:
         self.up = True
@@ -273,6 +317,8 @@ class ParticipantProcess:
                 raise Crashed(f"before acknowledging {name}")
         except StoreUnavailable:
             self._network.redeliver(message, 1)
+        except CommitRefused:  # the task fails, and its message is gone
+            self._world.say(f"{name} is not answered: nothing could be committed for it")
         except Crashed as crash:
             self._world.say(f"the worker that handles {name} dies {crash}")
             if crash.redelivered:

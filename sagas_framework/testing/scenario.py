@@ -41,11 +41,11 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.core.inbox import SettleAnswer
 from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.errors import DefinitionError, Failure
+from sagas_framework.examples import example
 from sagas_framework.messages import Command, Compensation, Reply, settle_task
 from sagas_framework.participant import CompensationType
 from sagas_framework.saga import CommandType, LocalStep, Saga, SagaDefinition
 from sagas_framework.storage.memory import MemorySession
-from sagas_framework.testing.examples import example
 from sagas_framework.testing.sessions import StandInSession
 from sagas_framework.testing.world import BEGINNING
 

@@ -1,41 +1,35 @@
-"""A user's saga in a simulated world: seeded schedules of faults, checked after every event.
+"""A user's saga in a simulated world: schedules of faults, checked after every event.
 
 simulation = Simulation(CreateOrderSaga, CreateOrderState(...))
-simulation.check(runs=200)
+simulation.check(runs=200)  # long schedules, at random
+simulation.exhaust(faults=2)  # every schedule with up to two faults
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
-from uuid import UUID
 
 from pydantic import BaseModel
 
-from sagas_framework.core.events import Act, Policy, Recorded
-from sagas_framework.core.ids import operation_id
-from sagas_framework.core.inbox import InboxRow, RowState
-from sagas_framework.core.instance import Phase, SagaInstance, Status, StepRecord
-from sagas_framework.errors import DefinitionError
+from sagas_framework.core.events import Policy
+from sagas_framework.errors import ConfigurationError, DefinitionError
+from sagas_framework.examples import example
 from sagas_framework.messages import Command, Reply
 from sagas_framework.participant import Participant
 from sagas_framework.saga import CommandStep, Saga, SagaDefinition
-from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
-from sagas_framework.storage.ports import ActRow
-from sagas_framework.testing.choices import Choices, Schedule, Scripted, Seeded, durations
-from sagas_framework.testing.effects import Broken, BrokenPromise, Effects
-from sagas_framework.testing.examples import example
-from sagas_framework.testing.hooks import only, with_hooks_that_may_raise
-from sagas_framework.testing.invariants import ALWAYS, AT_THE_END, View, it_ends
-from sagas_framework.testing.network import Names, Network
-from sagas_framework.testing.participants import Handlers, generated, simulated
-from sagas_framework.testing.processes import REPLIES, OrchestratorProcess, ParticipantProcess
-from sagas_framework.testing.storage import SimulatedInbox
-from sagas_framework.testing.world import BEGINNING, World
+from sagas_framework.testing.choices import Choices, Schedule, Scripted, Sown
+from sagas_framework.testing.effects import Broken, BrokenPromise
+from sagas_framework.testing.exploring import Exploration, Explored, moments_after
+from sagas_framework.testing.memento import Memento
+from sagas_framework.testing.participants import generated
+from sagas_framework.testing.run import FAULTS_STOP, Run
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -46,334 +40,14 @@ POLICY: Final = Policy(
 )
 """The library's own numbers but for lifetimes, shorter so that a run comes to their end."""
 
-_FIRST_ID: Final = 0x019CA91D_4200_7000_8000_000000000001
+_TOLD_FIRST: Final = 120
+_TOLD_LAST: Final = 20
 _LEASE: Final = timedelta(minutes=4)
-_FAULTS_STOP: Final = 2400.0
+_KILLED_BEFORE: Final = timedelta(seconds=30)
+"""By how much, and the clocks' skew, a process is killed before its lease ends; as workers are."""
 _PATIENCE: Final = 6600.0
 _AFTERMATH: Final = 12000.0
 """How long after the end what is late, and retention, may still do harm."""
-_RETENTION_JOB: Final = 3600.0
-
-_MOMENTS: Final = (0.005, 0.015, 0.025, 0.035, 0.045, 0.055, 0.075, 2.0, 11.0, 30.0, 61.0, 150.0)
-_CANCELS: Final = ("never", *(f"after {moment:g} s" for moment in _MOMENTS))
-_STOPS: Final = (
-    "never",
-    *(f"after {m:g} s for {f:g} s" for m in (0.0, 0.015, 0.035) for f in (5, 40, 130, 400)),
-)
-_FORGETS: Final = ("never", *(f"forgets after {moment:g} s" for moment in _MOMENTS))
-_ACTS: Final = {
-    "goes home": None,
-    "retries": Act.RETRY,
-    "skips": Act.SKIP,
-    "completes": Act.COMPLETE,
-    "cancels": Act.CANCEL,
-    "skips by force": Act.SKIP,
-    "completes by force": Act.COMPLETE,
-    "cancels by force": Act.CANCEL,
-}
-_THINKS: Final = 3.0
-_LOOKS: Final = 6
-"""How often the operator of a run looks at a parked saga."""
-
-
-class Run(Generic[S]):
-    """One run: what was in it, and what came of it."""
-
-    def __init__(self, simulation: Simulation[S], choices: Choices) -> None:
-        self.choices = choices
-        self.world = World(choices)
-        self.names = Names()
-        self.network = Network(self.world, self.names)
-        self.effects = Effects()
-        self.definition: SagaDefinition = with_hooks_that_may_raise(simulation.saga.definition, self.world)
-        self.database = MemoryDatabase()
-        self.participants: dict[str, ParticipantProcess] = {}
-        self.orchestrators: list[OrchestratorProcess] = []
-        self.ids: list[str] = []
-        self._state = simulation.saga.definition.state
-        self._simulation = simulation
-        self._looked: set[tuple[str, int]] = set()
-        self.effects.databases.append(self.database)
-        self._set_up()
-
-    # ---- what came of it --------------------------------------------------------------------------
-
-    @property
-    def instance(self) -> SagaInstance:
-        """The (first) saga."""
-        return self.database.instances[self.ids[0]]
-
-    @property
-    def status(self) -> Status:
-        """Where the (first) saga stands."""
-        return self.instance.status
-
-    @property
-    def state(self) -> S:
-        """The state of the (first) saga."""
-        state: S = self._state.model_validate(dict(self.instance.state))  # type: ignore[assignment]
-        return state
-
-    @property
-    def schedule(self) -> dict[str, str]:
-        """The faults that were taken."""
-        return dict(self.choices.taken)
-
-    @property
-    def sent(self) -> list[str]:
-        """Name of every message that was published, in order."""
-        return self.network.sent
-
-    @property
-    def words(self) -> list[str]:
-        """The entries of the (first) saga's history."""
-        return [line.entry for line in self.history(self.ids[0])]
-
-    def history(self, saga_id: str) -> list[Recorded]:
-        """The history of one of its sagas, oldest first."""
-        return [line.recorded for line in self.database.history if line.saga_id == saga_id]
-
-    def step(self, name: str) -> StepRecord:
-        """What the (first) saga knows of the step."""
-        return self.instance.steps[name]
-
-    def count(self, step: str) -> int:
-        """How often the step's effect is there."""
-        return self.effects.count(self.key(step))
-
-    def executions(self, step: str) -> int:
-        """How often a handler of the step was started."""
-        key = self.key(step)
-        return sum(times for (its, _), times in self.effects.executions.items() if its == key)
-
-    def key(self, step: str) -> str:
-        """The operation id of the (first) saga's step."""
-        return operation_id(self.ids[0], step)
-
-    def row(self, step: str) -> InboxRow | None:
-        """The step's inbox row at its participant, if it is there."""
-        found = self._participant(step).database.inbox.get(self.key(step))
-        return found[0] if found else None
-
-    def last_row(self, step: str) -> InboxRow:
-        """The step's inbox row, or what it was before retention deleted it."""
-        return self.effects.rows[self.key(step)]
-
-    def trace(self) -> str:
-        """What happened when, a line each."""
-        return "\n".join(self.world.trace)
-
-    # ---- what a test may do to it -----------------------------------------------------------------
-
-    def operator(self, act: Act, step: str | None = None, **how: Any) -> int:
-        """An operator acts on the (first) saga; the act's number."""
-        return self._act(self.ids[0], act, step=step, **how)
-
-    def answer(self, act: int) -> ActRow:
-        """What became of an act."""
-        return self.database.acts[act]
-
-    def forget(self, step: str) -> None:
-        """The step's inbox row is deleted, as by a retention that is too short."""
-        self.world.say(f"the inbox forgets {step}")
-        self._participant(step).database.inbox.pop(self.key(step), None)
-
-    def stop(self, service: str, seconds: float) -> None:
-        """A service takes nothing from its queue for a while."""
-        self.participants[service].stop(seconds)
-
-    def _participant(self, step: str) -> ParticipantProcess:
-        declared = self.definition.steps[self.definition.index(step)]
-        assert isinstance(declared, CommandStep)
-        return self.participants[declared.command.contract.service.name]
-
-    # ---- how it goes ------------------------------------------------------------------------------
-
-    def go(self, meanwhile: Mapping[float, Callable[[Run[S]], object]]) -> None:
-        """Run to the end.
-
-        Raises:
-            Broken: an invariant does not hold.
-        """
-        for moment, act in meanwhile.items():
-            self.world.after(moment, self._doing(act))
-        self.world.run(self._simulation.ended_by)
-        for view in self._views():
-            self._see_to(view, [it_ends])
-        self.world.run(self._simulation.ended_by + _AFTERMATH)
-        for view in self._views():
-            self._see_to(view, [*ALWAYS, it_ends, *AT_THE_END])
-        for promise in self._simulation.promises:
-            for broken in promise(self):
-                raise Broken(broken)
-
-    def _doing(self, act: Callable[[Run[S]], object]) -> Callable[[], object]:
-        return lambda: act(self)
-
-    def _set_up(self) -> None:
-        simulation, world, choices = self._simulation, self.world, self.choices
-        definitions = only(self.definition)
-        handlers = Handlers(world, self.effects, self.names)
-        for participant in simulation.participants():
-            database = MemoryDatabase()
-            self.effects.databases.append(database)
-            inbox = SimulatedInbox(MemoryInbox(database), world, self.effects)
-            served = simulated(participant, inbox, handlers, world.clock)
-            process = ParticipantProcess(served, inbox, database, world, self.network, self.effects)
-            self.participants[participant.service.name] = process
-        for number in range(simulation.sagas):
-            self._start(number)
-        many = 2 if choices.at("orchestrators", ("one", "two")) == "two" else 1
-        for number in range(many):
-            self.orchestrators.append(
-                OrchestratorProcess(
-                    f"orchestrator {number + 1}",
-                    world,
-                    self.network,
-                    self.database,
-                    self.effects,
-                    definitions,
-                    simulation.policy,
-                )
-            )
-        self.network.consume(REPLIES, self._replies_wait)
-        world.watch = self._watch
-        self._plan()
-
-    def _start(self, number: int) -> None:
-        saga_id = str(UUID(int=_FIRST_ID + number))
-        definition = self.definition
-        prefix = f"{number + 1}: " if self._simulation.sagas > 1 else ""
-        self.names.introduce(saga_id, definition, prefix)
-        self.ids.append(saga_id)
-        self.database.instances[saga_id] = SagaInstance(
-            id=saga_id,
-            saga=definition.name,
-            version=definition.version,
-            shape=definition.shape,
-            key=f"simulated-{number + 1}",
-            status=Status.RUNNING,
-            state=self._simulation.state(number).model_dump(mode="json"),
-            created_at=BEGINNING,
-            updated_at=BEGINNING,
-            due_at=BEGINNING,
-        )
-
-    def _plan(self) -> None:
-        """What happens to the world as a whole, and when."""
-        simulation, world, choices = self._simulation, self.world, self.choices
-        for number, saga_id in enumerate(self.ids):
-            who = "an operator" if number == 0 else f"operator {number + 1}"
-            for moment in durations(choices.at(f"{who} cancels", _CANCELS))[:1]:
-                world.after(moment, self._cancelling(saga_id))
-        for name, process in self.participants.items():
-            match durations(choices.at(f"{name} is stopped", _STOPS, weight=0.6)):
-                case [moment, pause]:
-                    world.after(moment, self._stopping(process, pause))
-            for moment in durations(choices.at(f"{name}'s inbox", _FORGETS, weight=0.4))[:1]:
-                world.after(moment, self._forgetting(process))
-        for number in range(1, int((simulation.ended_by + _AFTERMATH) / _RETENTION_JOB) + 1):
-            world.after(number * _RETENTION_JOB, self._clean_inboxes)
-        world.after(_FAULTS_STOP, self._stop_faults)
-
-    def _cancelling(self, saga_id: str) -> Callable[[], object]:
-        return lambda: self._act(saga_id, Act.CANCEL)
-
-    @staticmethod
-    def _stopping(process: ParticipantProcess, pause: float) -> Callable[[], None]:
-        return lambda: process.stop(pause)
-
-    def _forgetting(self, process: ParticipantProcess) -> Callable[[], None]:
-        """A retention that is too short, at a moment when no message of the step is under way (rule 9)."""
-
-        def forget() -> None:
-            for saga_id in self.ids:
-                for record in self.database.instances[saga_id].steps.values():
-                    key = operation_id(saga_id, record.name)
-                    found = process.database.inbox.get(key)
-                    known = record.phase is Phase.SUCCEEDED and not self.network.may_come(key)
-                    if found and known and found[0].state is RowState.DONE:
-                        self.world.say(f"the inbox forgets {record.name}")
-                        del process.database.inbox[key]
-
-        return forget
-
-    def _clean_inboxes(self) -> None:
-        for process in self.participants.values():
-            if gone := process.participant.forget_old():
-                self.world.say(f"retention deletes {gone} inbox rows of {process.participant.service.name}")
-
-    def _stop_faults(self) -> None:
-        self.world.say("faults stop")
-        self.choices.closed = True
-
-    def _replies_wait(self) -> None:
-        up = [process for process in self.orchestrators if process.up]
-        if not up:
-            return  # whoever starts looks into the queue
-        if len(up) == 1:
-            up[0].wake()
-        else:
-            chosen = self.choices.at("the next reply goes to", [process.name for process in up])
-            next(process for process in up if process.name == chosen).wake()
-
-    def _act(self, saga_id: str, act: Act, **how: Any) -> int:
-        self.world.say(f"an operator wants to {act.value} {how.get('step') or 'the saga'}")
-        row = ActRow(0, saga_id, act, "ann", "she knows why", self.world.now, **how)
-        number = self.database.add_act(row).id
-        for process in self.orchestrators:
-            process.look()
-        return number
-
-    # ---- what must hold ---------------------------------------------------------------------------
-
-    def _views(self) -> Iterator[View]:
-        for saga_id in self.ids:
-            instance = self.database.instances[saga_id]
-            yield View(instance, self.definition, self.history(saga_id), self.effects, self.choices.taken)
-
-    def _watch(self) -> None:
-        for view in self._views():
-            self._see_to(view, ALWAYS)
-            if view.instance.status is Status.PARKED:
-                self._look_at(view.instance)
-
-    @staticmethod
-    def _see_to(view: View, invariants: Iterable[Callable[[View], Iterator[str]]]) -> None:
-        for invariant in invariants:
-            for broken in invariant(view):
-                raise Broken(broken)
-
-    # ---- the operator -----------------------------------------------------------------------------
-
-    def _look_at(self, instance: SagaInstance) -> None:
-        """A person sees the parked saga, thinks, and acts on what she has seen."""
-        seen = instance.id, instance.revision
-        if seen in self._looked or len(self._looked) >= _LOOKS:
-            return
-        self._looked.add(seen)
-        record = next(record for record in instance.steps.values() if record.parked)
-        if record.phase is Phase.HANDED_OVER:
-            self.world.after(_THINKS, lambda: self._act(instance.id, Act.COMPLETE, step=record.name))
-            return
-        choice = self.choices.at(f"the operator finds {record.name} parked and", tuple(_ACTS), weight=6)
-        act = _ACTS[choice]
-        if act is None:
-            return
-        how: dict[str, Any] = {"revision": instance.revision, "force": choice.endswith("force")}
-        if act is not Act.CANCEL:
-            how["step"] = record.name
-        if act is Act.COMPLETE:
-            how["reply"] = self._reply_by_hand(record.name)
-        self.world.after(_THINKS, lambda: self._act(instance.id, act, **how))
-
-    def _reply_by_hand(self, name: str) -> dict[str, Any] | None:
-        step = self.definition.steps[self.definition.index(name)]
-        try:
-            reply = self._simulation.answer_of(step.command) if isinstance(step, CommandStep) else None
-        except DefinitionError:  # of a participant that was given: the act is refused
-            return None
-        return reply.to_json() if reply is not None else None
 
 
 class Simulation(Generic[S]):
@@ -412,8 +86,9 @@ class Simulation(Generic[S]):
     ) -> None:
         self.saga = saga
         self.sagas = sagas
-        self.ended_by = _FAULTS_STOP + max(_PATIENCE, 2 * _longest(saga.definition))
+        self.ended_by = FAULTS_STOP + max(_PATIENCE, 2 * _longest(saga.definition))
         """Seconds since the beginning after which every saga must have ended, or need a person."""
+        self.over_by = self.ended_by + _AFTERMATH
         kept = max(POLICY.inbox_retention, timedelta(seconds=2 * self.ended_by - _PATIENCE))
         self.policy = policy or replace(POLICY, inbox_retention=kept)
         self.promises = promises
@@ -422,6 +97,8 @@ class Simulation(Generic[S]):
         self._outside = outside
         self._examples = {type(reply): reply for reply in examples}
         self._lease = lease
+        self.time_limit = (lease - self.policy.clock_skew - _KILLED_BEFORE).total_seconds()
+        """Seconds after which the process of a handler that works outside is killed."""
         there = {participant.service.name for participant in self._given}
         for step in saga.definition.steps:
             if isinstance(step, CommandStep) and not step.has_inbox:
@@ -436,17 +113,21 @@ class Simulation(Generic[S]):
 
     # ---- running it -------------------------------------------------------------------------------
 
-    def run(self, seed: int) -> Run[S]:
-        """One run with random faults, the same for the same seed.
+    def run(
+        self, choices: Choices, *, meanwhile: Mapping[float, Callable[[Run[S]], object]] | None = None
+    ) -> Run[S]:
+        """One run in which these choices are made.
+
+        Args:
+            meanwhile: what else is done to the run, by seconds since its beginning.
 
         Raises:
-            BrokenPromise: with the shortest schedule found, ready to be pasted into a test.
+            BrokenPromise: an invariant does not hold.
         """
         try:
-            return self._run(Seeded(seed), {})
+            return self._run(choices, meanwhile or {})
         except _Found as found:
-            schedule = self.shrunk(found.run.schedule)
-            raise BrokenPromise(self._told(schedule, seed)) from None
+            raise BrokenPromise(self._told(found.schedule, None, found)) from None
 
     def replay(
         self, schedule: Schedule, *, meanwhile: Mapping[float, Callable[[Run[S]], object]] | None = None
@@ -454,17 +135,14 @@ class Simulation(Generic[S]):
         """The run with these faults and no others.
 
         Args:
-            meanwhile: what else is done to the run, by seconds since its beginning.
+            meanwhile: see `run`.
 
         Raises:
             BrokenPromise: an invariant does not hold.
             ValueError: the run never came by one of the schedule's points.
         """
         choices = Scripted(schedule)
-        try:
-            run = self._run(choices, meanwhile or {})
-        except _Found as found:
-            raise BrokenPromise(self._told(schedule, None, found)) from None
+        run = self.run(choices, meanwhile=meanwhile)
         if choices.unused():
             raise ValueError(
                 f"The run never came to {', '.join(map(repr, choices.unused()))}. It came by:\n  "
@@ -473,14 +151,54 @@ class Simulation(Generic[S]):
             )
         return run
 
-    def check(self, runs: int = 100, *, first_seed: int = 0) -> None:
-        """Run so many seeds.
+    def check(self, runs: int = 100, *, seed: int = 0) -> None:
+        """Random schedules, long and short: so many, the same for the same seed.
 
         Raises:
-            BrokenPromise: at the first seed that finds one, with the shortest schedule found.
+            BrokenPromise: at the first that breaks a promise, with the shortest schedule found.
+            ConfigurationError: Hypothesis is not installed.
         """
-        for seed in range(first_seed, first_seed + runs):
-            self.run(seed)
+        try:
+            from sagas_framework.testing.driving import drive
+        except ModuleNotFoundError as missing:
+            raise ConfigurationError(
+                "Random schedules are made by Hypothesis, which comes with an extra. "
+                "Run: pip install 'sagas-framework[testing]'"
+            ) from missing
+        run: Run[S] = Run(self, Choices())
+        run.world.tells = False
+        beginning = Memento(run.stateful())
+
+        def play(choices: Sown) -> None:
+            beginning.recall()
+            run.world.choices = choices
+            self._go(run)
+
+        with _silence():
+            try:
+                drive(play, runs, seed)
+            except _Found as found:
+                schedule = self.shrunk(found.schedule)
+                raise BrokenPromise(self._told(schedule, f"seed {seed}")) from None
+
+    def exhaust(self, faults: int = 2) -> Explored:
+        """Every schedule with up to so many faults, for one saga: a proof within that bound.
+
+        Of times there is one before the first timer that could fire, and one after each.
+
+        Raises:
+            BrokenPromise: at the shortest that breaks a promise.
+        """
+        run: Run[S] = Run(self, Choices())
+        run.world.tells = False
+        exploration = Exploration(run, moments_after(self._timers()), self.over_by)
+        with _silence():
+            try:
+                return exploration.go(faults)
+            except Broken:
+                found = run.schedule
+        bound = f"{len(found)} fault" + "s" * (len(found) != 1)
+        raise BrokenPromise(self._told(found, f"all schedules with up to {bound}"))
 
     def shrunk(self, schedule: Schedule) -> dict[str, str]:
         """A part of a failing schedule that still fails, but no longer does without any one of its faults."""
@@ -493,7 +211,7 @@ class Simulation(Generic[S]):
                 try:
                     self._run(Scripted(fewer), {})
                 except _Found as found:
-                    left, removed = found.run.schedule, True
+                    left, removed = found.schedule, True
                     break
         return left
 
@@ -523,25 +241,38 @@ class Simulation(Generic[S]):
             retention=self.policy.inbox_retention,
         )
 
-    def _run(self, choices: Choices, meanwhile: Mapping[float, Callable[[Run[S]], object]]) -> Run[S]:
-        with _silence():
-            run: Run[S] = Run(self, choices)
-            try:
-                run.go(meanwhile)
-            except Broken as broken:
-                raise _Found(run, str(broken)) from broken
-            return run
+    def _timers(self) -> list[timedelta]:
+        """The timers that may fire in a run."""
+        timers = {self.policy.resend_first, self.policy.message_lifetime}
+        for step in self.saga.definition.steps:
+            timers |= {step.timeout} if isinstance(step, CommandStep) else set()
+        return list(timers)
 
-    def _told(self, schedule: Schedule, seed: int | None, found: _Found[S] | None = None) -> str:
+    def _run(self, choices: Choices, meanwhile: Mapping[float, Callable[[Run[S]], object]]) -> Run[S]:
+        run: Run[S] = Run(self, choices)
+        with _silence():
+            self._go(run, meanwhile)
+        return run
+
+    @staticmethod
+    def _go(
+        run: Run[S], meanwhile: Mapping[float, Callable[[Run[S]], object]] = MappingProxyType({})
+    ) -> None:
+        try:
+            run.go(meanwhile)
+        except Broken as broken:
+            raise _Found(run.schedule, str(broken), run) from broken
+
+    def _told(self, schedule: Schedule, how: str | None, found: _Found[S] | None = None) -> str:
         if found is None:
             try:
                 self._run(Scripted(schedule), {})
             except _Found as again:
                 found = again
-        assert found is not None, "the same schedule gives the same run"
-        where = "" if seed is None else f" (seed {seed})"
+        assert found is not None, f"the same schedule gives the same run: {dict(schedule)}"
+        where = "" if how is None else f" ({how})"
         faults = "".join(f"            {point!r}: {choice!r},\n" for point, choice in schedule.items())
-        name = "a_schedule" if seed is None else f"the_schedule_of_seed_{seed}"
+        name = re.sub(r"\W+", "_", found.broken.lower()).strip("_")[:80].rstrip("_")
         return (
             f"{found.broken}{where}\n\n"
             f"    def test_{name}() -> None:\n"
@@ -549,7 +280,7 @@ class Simulation(Generic[S]):
             "        simulation.replay({\n"
             f"{faults}"
             "        })\n\n"
-            f"{found.run.trace()}\n"
+            f"{_shortened(found.run.trace())}\n"
         )
 
 
@@ -565,13 +296,23 @@ def _longest(definition: SagaDefinition) -> float:
     return longest.total_seconds()
 
 
+def _shortened(trace: str) -> str:
+    """The trace without its middle, if it is long: a saga that never ends tells that over and over."""
+    lines = trace.splitlines()
+    left = len(lines) - _TOLD_FIRST - _TOLD_LAST
+    if left > 1:
+        lines[_TOLD_FIRST:-_TOLD_LAST] = [f"... {left} lines, all of them with `run.trace()` of a replay ..."]
+    return "\n".join(lines)
+
+
 class _Found(Exception, Generic[S]):
     """A run in which a promise was broken."""
 
-    def __init__(self, run: Run[S], broken: str) -> None:
+    def __init__(self, schedule: dict[str, str], broken: str, run: Run[S]) -> None:
         super().__init__(broken)
-        self.run = run
+        self.schedule = schedule
         self.broken = broken
+        self.run = run
 
 
 @contextmanager

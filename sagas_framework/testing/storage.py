@@ -18,24 +18,42 @@ from sagas_framework.storage.ports import (
     ActRow,
     Beat,
     Busy,
-    Inbox,
     InboxTurn,
     Quarantined,
     SendAgain,
-    Store,
     StoreTransaction,
     StoreUnavailable,
 )
 from sagas_framework.testing.choices import duration
+from sagas_framework.testing.databases import Backing, SqlRows, rows_of
 from sagas_framework.testing.effects import Effects
 from sagas_framework.testing.network import Names
 from sagas_framework.testing.sessions import StandInSession
 from sagas_framework.testing.world import Crashed, World
 
-_DECIDING: Final = ("commits", "dies before", "dies after", "database away")
-_COMMITTING: Final = ("commits", "dies before", "dies before, not redelivered", "dies after", "database away")
+_DECIDING: Final = ("commits", "dies before", "dies after", "database away", "commit refused")
+_COMMITTING: Final = (
+    "commits",
+    "dies before",
+    "dies before, not redelivered",
+    "dies after",
+    "database away",
+    "commit refused",
+)
 _STALLING: Final = ("at once", "stalls 3 s", "stalls 20 s", "stalls 90 s")
 _RUNNING: Final = ("runs", "raises")
+
+
+class CommitRefused(Exception):
+    """What a database says at the commit that no repetition will mend, such as a deferred constraint."""
+
+
+def _fail_as(fate: str) -> None:
+    """A transaction that is rolled back where it should commit."""
+    if fate == "database away":  # or full, or busy, or not able to serialize: all the same to the library
+        raise StoreUnavailable("the simulated database is away")
+    if fate == "commit refused":
+        raise CommitRefused("the schedule says so")
 
 
 class LocalStepRaised(Exception):
@@ -45,8 +63,9 @@ class LocalStepRaised(Exception):
 class SimulatedStore:
     """An orchestrator's store. `trigger` names what is being decided, `local` the local step that runs."""
 
-    def __init__(self, inner: Store, world: World, effects: Effects, names: Names) -> None:
-        self._inner = inner
+    def __init__(self, backing: Backing, world: World, effects: Effects, names: Names) -> None:
+        self._backing = backing
+        self._inner = backing.store()
         self._world = world
         self._effects = effects
         self.names = names
@@ -76,9 +95,10 @@ class SimulatedStore:
                 world.say(f"deciding {trigger}: {fate}")
             if fate == "dies before":
                 raise Crashed(f"before the commit of {trigger}")
-            if fate == "database away":
-                raise StoreUnavailable("the simulated database is away")
-        world.changed = world.changed or transaction.wrote
+            _fail_as(fate)
+        if transaction.wrote:
+            self._backing.look()
+            world.changed = True
         if fate == "dies after":
             raise Crashed(f"after the commit of {trigger}, before anything is published")
 
@@ -87,15 +107,17 @@ class SimulatedStore:
 
     def quarantine(self, message: Quarantined) -> None:
         self._inner.quarantine(message)
+        self._backing.look()
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         self._inner.replay(send, limit)
+        self._backing.look()
 
     def beat(self, beat: Beat) -> None:
         self._inner.beat(beat)
 
     def note_queues(self, seen: Sequence[QueueSeen]) -> None:
-        self._inner.note_queues(seen)
+        """They are for people; nothing in a run reads them."""
 
     def stall_by_choice(self, point: str) -> None:
         """Perhaps stall between the look at the clock and the locks (rule 19)."""
@@ -135,9 +157,12 @@ class _SimulatedTransaction:
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
         with self._inner.savepoint() as session:
-            standing_in = StandInSession(cast(MemorySession, session))
+            rows = rows_of(session)
+            standing_in = StandInSession(rows)
             yield cast(Session, standing_in)
             self._store.local_ran(standing_in)
+            if isinstance(rows, SqlRows):
+                rows.write()
 
     def lock_acts(self, limit: int) -> list[ActRow]:
         return self._inner.lock_acts(limit)
@@ -155,12 +180,17 @@ class SimulatedInbox:
 
     transactional = True
 
-    def __init__(self, inner: Inbox, world: World, effects: Effects) -> None:
-        self._inner = inner
+    def __init__(self, backing: Backing, world: World, effects: Effects) -> None:
+        self.keep_in(backing)
         self._world = world
         self._effects = effects
         self._held: set[str] = set()
         self.trigger = ""
+
+    def keep_in(self, backing: Backing) -> None:
+        """Have its rows there from now on."""
+        self._backing = backing
+        self._inner = backing.inbox()
 
     @contextmanager
     def turn(self, key: str, now: datetime) -> Iterator[InboxTurn]:
@@ -186,12 +216,12 @@ class SimulatedInbox:
                     self._world.say(f"committing {name}: {fate}")
                 if fate.startswith("dies before"):
                     raise Crashed(f"before the commit of {name}", redelivered=fate == "dies before")
-                if fate == "database away":
-                    raise StoreUnavailable("the simulated database is away")
+                _fail_as(fate)
         finally:
             if mine:
                 self._held.discard(key)
         if turn is not None and turn.saved and turn.row is not None:
+            self._backing.look()
             self._world.changed = True
             self._effects.committed(name, turn.row, done_before)
             self._world.say(f"{name}: the inbox says {turn.row.state.value}")
@@ -199,13 +229,17 @@ class SimulatedInbox:
             raise Crashed(f"after the commit of {name}, before the reply")
 
     def forget(self, before: datetime, limit: int = 1000) -> int:
-        return self._inner.forget(before, limit)
+        gone = self._inner.forget(before, limit)
+        self._backing.look()
+        return gone
 
     def quarantine(self, message: Quarantined) -> None:
         self._inner.quarantine(message)
+        self._backing.look()
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         self._inner.replay(send, limit)
+        self._backing.look()
 
     def beat(self, beat: Beat) -> None:
         self._inner.beat(beat)
@@ -214,6 +248,7 @@ class SimulatedInbox:
 class _SimulatedTurn:
     def __init__(self, inner: InboxTurn) -> None:
         self._inner = inner
+        self._rows: MemorySession | None = None
         self.saved = False
 
     @property
@@ -225,12 +260,18 @@ class _SimulatedTurn:
         self._inner.row = row
 
     def session(self) -> Session | None:
-        return cast(Session, StandInSession(cast(MemorySession, self._inner.session())))
+        if self._rows is None:
+            self._rows = rows_of(self._inner.session())
+        return cast(Session, StandInSession(self._rows))
 
     def finish_work(self) -> None:
+        rows, self._rows = self._rows, None
+        if isinstance(rows, SqlRows):
+            rows.write()
         self._inner.finish_work()
 
     def undo_work(self) -> None:
+        self._rows = None
         self._inner.undo_work()
 
     def save(self, row: InboxRow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -20,7 +21,7 @@ from sagas_framework import (
     Service,
     Steps,
 )
-from sagas_framework.testing import Simulation
+from sagas_framework.testing import Simulation, Sown
 
 stock_service = Service("stock_service")
 money_service = Service("money_service")
@@ -200,3 +201,11 @@ SHAPES: Final[Mapping[str, Simulation[Order]]] = {
     "outside comp,pivot,retriable": Simulation(CompPivotRetriable, Order(), outside=[Reserve, Charge, Ship]),
     "two sagas at once": Simulation(CompPivot, lambda number: Order(order=number + 1), sagas=2),
 }
+
+
+def sown(seed: int) -> Sown:
+    """Random faults, the same for the same seed."""
+    dice = random.Random(seed)
+    apart = dice.choice((4, 12, 60))
+    faults = [(dice.randint(0, apart), dice.randint(0, 31)) for _ in range(dice.choice((1, 2, 4, 8, 14)))]
+    return Sown(faults, dice.getrandbits(16) & dice.getrandbits(16))

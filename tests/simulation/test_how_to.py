@@ -34,4 +34,4 @@ def test_the_pages_tests_do_what_the_page_says(example: Any, fails: str | None) 
 
 
 def test_the_page_shows_both_tools() -> None:
-    assert len(list(examples())) == 7
+    assert len(list(examples())) == 8

@@ -20,7 +20,7 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.storage.ports import HistoryLine
 from sagas_framework.testing import Run
-from tests.simulation.shapes import SHAPES, Order
+from tests.simulation.shapes import SHAPES, Order, sown
 from tests.unit.console import tales
 from tests.unit.console.tales import CARD, DELIVERY, PIVOT, TALES, TICKET, Tale, lines
 from tests.unit.core.stories import CREATE_ORDER, DELIVER_ORDER, NOON, OrderState, new_instance
@@ -514,7 +514,7 @@ def snapshots(shape: str, seed: int, moments: list[float]) -> tuple[Run[Order], 
         kept = [line for line in run.database.history if line.saga_id == run.ids[0]]
         found.append((run.instance, kept, run.world.now))
 
-    run = SHAPES[shape].replay(SHAPES[shape].run(seed).schedule, meanwhile=dict.fromkeys(moments, look))
+    run = SHAPES[shape].replay(SHAPES[shape].run(sown(seed)).schedule, meanwhile=dict.fromkeys(moments, look))
     look(run)
     return run, found
 

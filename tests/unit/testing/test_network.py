@@ -9,7 +9,7 @@ import pytest
 from sagas_framework.testing import Scripted
 from sagas_framework.testing.network import Names, Network
 from sagas_framework.testing.world import World
-from sagas_framework.transport.envelope import Envelope, to_wire
+from sagas_framework.transport.envelope import Envelope, UnreadableError, from_wire, to_wire
 from sagas_framework.transport.publisher import Receipt
 from tests.contract.looking import depth
 
@@ -34,6 +34,7 @@ def network(fate: str) -> Network:
         ("no queue", Receipt.UNROUTABLE, 0, 0),
         ("twice", Receipt.CONFIRMED, 2, 2),
         ("twice, 7 s apart", Receipt.CONFIRMED, 1, 2),
+        ("corrupted", Receipt.CONFIRMED, 1, 1),
         ("late 5 s", Receipt.CONFIRMED, 0, 1),
         ("broker wiped", Receipt.CONFIRMED, 0, 0),
     ],
@@ -74,3 +75,13 @@ def test_messages_are_taken_in_the_order_in_which_they_came() -> None:
 
     assert [message.headers["id"] for message in broker.take("stock", 9)] == ["m-2", "m-1"]
     assert depth(broker, "stock") == 0
+
+
+def test_a_corrupted_message_cannot_be_read() -> None:
+    broker = network("corrupted")
+    broker.publish([MESSAGE])
+    broker.world.run(until=1)
+
+    (message,) = broker.take("stock")
+    with pytest.raises(UnreadableError, match="the body is not JSON"):
+        from_wire(message)
