@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, delete, event, insert, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.storage.database import Database
@@ -96,7 +97,7 @@ class OnSqlite:
         self._folder = tempfile.TemporaryDirectory(prefix="saga-simulation-")
         file = Path(self._folder.name) / "service.sqlite"
         file.write_bytes(_empty())
-        self._engine = make_engine(f"sqlite:///{file}?timeout=0")
+        self._engine = make_engine(f"sqlite:///{file}?timeout=0", poolclass=QueuePool)
         event.listen(self._engine, "connect", _without_waiting_for_the_disk)
         for instance in seen.instances.values():
             self.begin(instance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -19,6 +19,7 @@ _TIME: Final = re.compile(r"(?<!by )\b(\d+(?:\.\d+)?) s\b")
 _LEFT_OUT: Final = ("on SQLite", "forgets", "jumps ahead after 30 s", "jumps back after 30 s")
 """The other databases, which behave alike; a retention that is too short, which breaks rule 10; and a
 second moment for a clock to jump."""
+_ON_ITS_WAY: Final = ("late ", "twice, ")
 _PASSED: Final = 1.02
 """A moment is behind one when so much of it has passed."""
 
@@ -44,13 +45,14 @@ class Branching(Choices):
 
     Args:
         moments: seconds; they stand for the times that menus name.
+        expired: the moment at which a message has expired, for those that may be late.
     """
 
-    def __init__(self, moments: Sequence[float]) -> None:
+    def __init__(self, moments: Sequence[float], expired: float) -> None:
         super().__init__()
         self.begin(())
         self._offered: Callable[[tuple[str, ...]], tuple[str, ...]] = lru_cache(maxsize=None)(
-            lambda menu: offered(menu, moments)
+            lambda menu: offered(menu, moments, expired)
         )
 
     def begin(self, script: tuple[str, ...]) -> None:
@@ -67,7 +69,7 @@ class Branching(Choices):
         return choice
 
 
-def offered(menu: Sequence[str], moments: Sequence[float]) -> tuple[str, ...]:
+def offered(menu: Sequence[str], moments: Sequence[float], expired: float) -> tuple[str, ...]:
     """The menu with its times replaced by those that make a difference.
 
     What takes less than a second falls between two messages, and is kept as it is.
@@ -81,7 +83,7 @@ def offered(menu: Sequence[str], moments: Sequence[float]) -> tuple[str, ...]:
             made[choice] = None
             continue
         last = times[-1]
-        for moment in moments:
+        for moment in (*moments, expired) if choice.startswith(_ON_ITS_WAY) else moments:
             made[f"{choice[: last.start()]}{moment:g} s{choice[last.end() :]}"] = None
     return tuple(made)
 
@@ -102,10 +104,11 @@ class Exploration:
         end: seconds since the beginning.
     """
 
-    def __init__(self, run: Run[Any], moments: Sequence[float], end: float) -> None:
+    def __init__(self, run: Run[Any], moments: Sequence[float], expired: float, end: float) -> None:
         self._run = run
+        self._moments = (*moments, expired)
         self._end = BEGINNING + timedelta(seconds=end)
-        self._choices = run.world.choices = Branching(moments)
+        self._choices = run.world.choices = Branching(moments, expired)
         self._beginning = Memento(run.stateful())
 
     def go(self, faults: int) -> Explored:
@@ -115,8 +118,8 @@ class Exploration:
             Broken: at the first that breaks a promise; the run's `schedule` is it, and none is shorter.
         """
         self._schedules, self._pruned = 0, 0
-        self._states = States()
-        self._visited: dict[Hashable, int] = {}
+        self._states = States(self._moments)
+        self._visited: dict[int, tuple[int, int]] = {}
         todo: list[_Way] = [(self._beginning, ())]
         for left in range(faults, -1, -1):
             others: list[_Way] = []
@@ -137,7 +140,7 @@ class Exploration:
                 for at in range(len(script), len(choices.menus)):
                     before = tuple(choices.chosen[:at])
                     others.extend((moment, (*before, other)) for other in choices.menus[at][1:])
-            if not alive or (choices.menus and not self._is_new(left)):
+            if not alive or ((choices.menus or self._run.waits_for_nothing) and self._is_known(left)):
                 return
             if left:
                 moment = Memento(self._run.stateful())
@@ -145,10 +148,17 @@ class Exploration:
             choices.begin(script)
             alive = self._run.world.step(self._end)
 
-    def _is_new(self, left: int) -> bool:
-        key = self._states.key(self._run)
-        if self._visited.get(key, -1) >= left:
-            self._pruned += 1
-            return False
-        self._visited[key] = left
-        return True
+    def _is_known(self, left: int) -> bool:
+        """Whether another schedule came here with as many faults to spare.
+
+        One that comes to a state of its own again goes on: it may do so for ever, and must not.
+        """
+        # Its hash stands for a state: two of 64 bits are hardly ever the same.
+        key = hash(self._states.key(self._run))
+        spare, whose = self._visited.get(key, (-1, 0))
+        if spare >= left:
+            known = whose != self._schedules
+            self._pruned += known
+            return known
+        self._visited[key] = left, self._schedules
+        return False

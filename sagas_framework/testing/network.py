@@ -143,7 +143,6 @@ class Network:
     def _publish(self, message: WireMessage) -> Receipt:
         name = self.names.of(message)
         self.sent.append(name)
-        self.world.last_traffic = self.world.now
         fate = self.world.choices.at(f"sending {name}", _SENDING, weight=1.5)
         self.world.say(f"{name} is sent" + ("" if fate == _SENDING[0] else f": {fate}"))
         if fate == "no queue" or message.queue in self.missing:

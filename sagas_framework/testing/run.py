@@ -210,6 +210,11 @@ class Run(Generic[S]):
             for process in self.participants.values():
                 process.backing.close()
 
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether nothing more will happen but what happens in every run."""
+        return all(planned.what in BOUNDS for planned in self.world.planned())
+
     def stateful(self) -> Iterator[object]:
         """Whatever remembers something, for a `Memento`."""
         yield from (self, self.world, self.choices, self.network, self.effects, self.effects.provider)

@@ -7,6 +7,7 @@ simulation.exhaust(faults=2)  # every schedule with up to two faults
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -191,8 +192,9 @@ class Simulation(Generic[S]):
         """
         run: Run[S] = Run(self, Choices())
         run.world.tells = False
-        exploration = Exploration(run, moments_after(self._timers()), self.over_by)
-        with _silence():
+        (expired,) = moments_after([self.policy.message_lifetime])
+        exploration = Exploration(run, moments_after(self._timers()), expired, self.over_by)
+        with _silence(), _little_garbage():
             try:
                 return exploration.go(faults)
             except Broken:
@@ -243,7 +245,7 @@ class Simulation(Generic[S]):
 
     def _timers(self) -> list[timedelta]:
         """The timers that may fire in a run."""
-        timers = {self.policy.resend_first, self.policy.message_lifetime}
+        timers = {self.policy.resend_first}
         for step in self.saga.definition.steps:
             timers |= {step.timeout} if isinstance(step, CommandStep) else set()
         return list(timers)
@@ -313,6 +315,17 @@ class _Found(Exception, Generic[S]):
         self.schedule = schedule
         self.broken = broken
         self.run = run
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """What an exploration keeps is no garbage: going through all of it again and again finds nothing."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -2,97 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from bisect import bisect
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
+from sagas_framework.storage.ports import HistoryLine
 from sagas_framework.testing.network import identity
-from sagas_framework.testing.processes import TICK
+from sagas_framework.testing.processes import TICK, ParticipantProcess
 from sagas_framework.testing.run import BOUNDS, Run
 
 _COARSE: Final = 600.0
 """Seconds. What is only about lifetimes and retention is compared by this grain."""
+_SOON: Final = (0.0, 0.001, 0.03, 0.1, 0.3, 1.0, 3.0)
 _REMEMBERED: Final = 100_000
 _TOLD: Final = (".succeeded", ".compensating", ".compensated")
 """Words of the history that an invariant looks at."""
+
+Awaited = list[tuple[float, Hashable]]
+"""What is to come: in how many seconds, and what."""
 
 
 class States:
     """Makes the key of a run's present state: equal keys, equal futures.
 
-    Moments count by their distance from now. Left out is what nothing depends on (the history's other
-    lines, how often something was sent), what only says within a few seconds when a lost message is
-    noticed (when a timekeeper looks at the queues), and the bounds of the run itself.
+    What is to come is compared by its order, and by the two of the run's timers between which it will
+    come. Left out is what nothing depends on (the history's other lines, how often something was sent),
+    what only says within a few seconds when a lost message is noticed (when a timekeeper looks at the
+    queues), and the bounds of the run itself.
+
+    Args:
+        moments: seconds; between two of them one time is as good as another.
     """
 
-    def __init__(self) -> None:
-        self._static: dict[int, tuple[object, Hashable]] = {}
+    def __init__(self, moments: Sequence[float]) -> None:
+        self._grid = sorted({*_SOON, *moments})
+        self._still: dict[int, tuple[object, Hashable]] = {}
 
     def key(self, run: Run[Any]) -> Hashable:
         """The key of the state that the run is in, between two events."""
-        if len(self._static) > _REMEMBERED:
-            self._static.clear()
+        if len(self._still) > _REMEMBERED:
+            self._still.clear()
         now = run.world.now
-
-        def until(moment: datetime | None) -> float | None:
-            return None if moment is None else round((moment - now).total_seconds(), 3)
-
-        def coarse(moment: datetime | None) -> int | None:
-            return None if moment is None else round((moment - now).total_seconds() / _COARSE)
-
+        awaited: Awaited = []
         database = run.database
-        return (
+        found = (
             run.choices.closed,
-            tuple(self._instance(instance, until, coarse) for instance in database.instances.values()),
-            tuple(self._once(line, line.recorded.entry) for line in database.history if _is_told(line)),
-            tuple(
-                (act.act, act.step, act.force, until(act.handled_at) is None)
-                for act in database.acts.values()
-            ),
-            tuple(self._participant(process, until) for process in run.participants.values()),
+            tuple(self._instance(instance, now, awaited) for instance in database.instances.values()),
+            tuple(line.recorded.entry for line in database.history if _is_told(line)),
+            tuple((act.act, act.step, act.force, act.handled_at is None) for act in database.acts.values()),
             hash(repr(database.rows)),
+            tuple(self._participant(process, now, awaited) for process in run.participants.values()),
             frozenset(run.effects.provider.there),
             self._failures(run),
-            tuple(self._planned(run, until)),
             tuple(identity(message) for message in run.network.queued()),
-            tuple((process.up, until(now + process.clock.ahead)) for process in run.orchestrators),
+            tuple((process.up, process.clock.ahead) for process in run.orchestrators),
         )
+        for planned in run.world.planned():
+            if planned.what not in BOUNDS and planned.what[0] != TICK:
+                awaited.append(((planned.at - now).total_seconds(), planned.what))
+        awaited.sort(key=_when)
+        return found, tuple((bisect(self._grid, seconds), what) for seconds, what in awaited)
 
-    @staticmethod
-    def _failures(run: Run[Any]) -> Hashable:
-        """The attempts that must not be executed any more; a row that is done sees to that itself."""
-        rows = run.effects.rows
-        return tuple(
-            (key, frozenset(said))
-            for key, said in sorted(run.effects.failures_answered.items())
-            if key not in rows or rows[key].state is not RowState.DONE
-        )
-
-    def _instance(
-        self,
-        instance: SagaInstance,
-        until: Callable[[datetime | None], float | None],
-        coarse: Callable[[datetime | None], int | None],
-    ) -> Hashable:
+    def _instance(self, instance: SagaInstance, now: datetime, awaited: Awaited) -> Hashable:
         return (
             instance.status,
-            self._once_repr(instance.outcome),
-            self._once_repr(instance.state),
-            tuple(self._record(record, until, coarse) for record in instance.steps.values()),
+            self._once(instance.outcome),
+            self._once(instance.state),
+            tuple(self._record(record, now, awaited) for record in instance.steps.values()),
         )
 
-    def _record(
-        self,
-        record: StepRecord,
-        until: Callable[[datetime | None], float | None],
-        coarse: Callable[[datetime | None], int | None],
-    ) -> Hashable:
-        found = self._static.get(id(record))
+    def _record(self, record: StepRecord, now: datetime, awaited: Awaited) -> Hashable:
+        flight, first = record.flight, record.first_sent_at
+        if record.deadline is not None:
+            awaited.append(((record.deadline - now).total_seconds(), ("deadline", record.name)))
+        if record.resume_at is not None:
+            awaited.append(((record.resume_at - now).total_seconds(), ("resume", record.name)))
+        if flight is not None and flight.check_at is not None:
+            awaited.append(((flight.check_at - now).total_seconds(), ("look", record.name)))
+        found = self._still.get(id(record))
         if found is None:
-            flight = record.flight
             # How often a step was tried that has succeeded matters to nobody any more.
             tried = record.attempts if record.phase is not Phase.SUCCEEDED else 0
             still = (
@@ -107,52 +99,47 @@ class States:
                 repr(record.turning),
                 repr(record.error) if tried else None,
                 repr(record.reply),
-                flight and (flight.message_id, flight.pauses, flight.hand_over, repr(flight.payload)),
+                flight and (flight.message_id, flight.stalled, flight.hand_over, repr(flight.payload)),
             )
-            found = self._static[id(record)] = record, hash(still)
-        flight = record.flight
-        return (
-            found[1],
-            until(record.deadline),
-            until(record.resume_at),
-            coarse(record.first_sent_at),
-            flight and until(flight.check_at),
-        )
+            found = self._still[id(record)] = record, hash(still)
+        return found[1], first and round((first - now).total_seconds() / _COARSE)
 
-    def _participant(self, process: Any, until: Callable[[datetime | None], float | None]) -> Hashable:
-        return (
-            process.up,
-            process.clock.ahead,
-            tuple((self._row(row), until(row.lease_until)) for row, _ in process.database.inbox.values()),
-            hash(repr(process.database.rows)),
-        )
+    def _participant(self, process: ParticipantProcess, now: datetime, awaited: Awaited) -> Hashable:
+        rows = []
+        for row, _ in process.database.inbox.values():
+            rows.append(self._row(row))
+            if row.lease_until is not None:
+                awaited.append(((row.lease_until - now).total_seconds(), ("lease", row.key)))
+        return process.up, process.clock.ahead, tuple(rows), hash(repr(process.database.rows))
 
     def _row(self, row: InboxRow) -> Hashable:
-        found = self._static.get(id(row))
+        found = self._still.get(id(row))
         if found is None:
             tried = row.attempt if row.state in (RowState.CLAIMED, RowState.FAILED) else 0
             still = replace(row, attempt=tried, claim=row.claim and "claimed", lease_until=None)
-            found = self._static[id(row)] = row, hash(repr(still))
+            found = self._still[id(row)] = row, hash(repr(still))
         return found[1]
 
-    def _once(self, thing: object, value: Hashable) -> Hashable:
-        found = self._static.get(id(thing))
+    def _once(self, thing: object) -> Hashable:
+        found = self._still.get(id(thing))
         if found is None:
-            found = self._static[id(thing)] = thing, value
-        return found[1]
-
-    def _once_repr(self, thing: object) -> Hashable:
-        found = self._static.get(id(thing))
-        if found is None:
-            found = self._static[id(thing)] = thing, hash(repr(thing))
+            found = self._still[id(thing)] = thing, hash(repr(thing))
         return found[1]
 
     @staticmethod
-    def _planned(run: Run[Any], until: Callable[[datetime | None], float | None]) -> Iterator[Hashable]:
-        for planned in run.world.planned():
-            if planned.what not in BOUNDS and planned.what[0] != TICK:
-                yield until(planned.at), planned.what
+    def _failures(run: Run[Any]) -> Hashable:
+        """The attempts that must not be executed any more; a row that is done sees to that itself."""
+        rows = run.effects.rows
+        return tuple(
+            (key, frozenset(said))
+            for key, said in sorted(run.effects.failures_answered.items())
+            if key not in rows or rows[key].state is not RowState.DONE
+        )
 
 
-def _is_told(line: Any) -> bool:
-    return line.recorded.entry.endswith(_TOLD) or line.recorded.step is None
+def _when(awaited: tuple[float, Hashable]) -> float:
+    return awaited[0]
+
+
+def _is_told(line: HistoryLine) -> bool:
+    return line.recorded.step is None or line.recorded.entry.endswith(_TOLD)

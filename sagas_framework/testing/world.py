@@ -58,7 +58,6 @@ class World:
         self.tells = True
         self.watch: Callable[[], None] = lambda: None
         self.changed = False
-        self.last_traffic = BEGINNING
         self._agenda: list[Planned] = []
         self._number = 0
         self._depth = 0
@@ -80,8 +79,8 @@ class World:
         heapq.heappush(self._agenda, Planned(at, self._number, what, act))
 
     def planned(self) -> Iterator[Planned]:
-        """What is on the agenda, the next first."""
-        return iter(sorted(self._agenda))
+        """What is on the agenda, in no order."""
+        return iter(self._agenda)
 
     def step(self, until: datetime) -> bool:
         """Let the next thing happen, unless nothing is due until then; whether something was."""

@@ -90,21 +90,23 @@ def test_every_end_is_reached() -> None:
 def test_times_stand_for_all_between_two_timers() -> None:
     menu = ("arrives", "lost", "late 0.5 s", "late 5 s", "late 45 s", "twice, 7 s apart")
 
-    assert offered(menu, (11.0, 62.0)) == (
+    assert offered(menu, (11.0, 62.0), 1225.0) == (
         "arrives",
         "lost",
         "late 0.5 s",  # between two messages
         "late 11 s",
         "late 62 s",
+        "late 1225 s",  # when it has expired
         "twice, 11 s apart",
         "twice, 62 s apart",
+        "twice, 1225 s apart",
     )
     assert moments_after([timedelta(minutes=5), timedelta(seconds=10), timedelta(seconds=10)]) == (
         11.2,
         307.0,
     )
     jump = "jumps ahead after 30.5 s by 50 s"
-    assert offered(("is right", jump), (11.0,)) == ("is right", "jumps ahead after 11 s by 50 s")
+    assert offered(("is right", jump), (11.0,), 1225.0) == ("is right", "jumps ahead after 11 s by 50 s")
 
 
 @pytest.mark.parametrize(
