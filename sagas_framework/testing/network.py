@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from sagas_framework.core.ids import Kind, operation_id
 from sagas_framework.saga import SagaDefinition
 from sagas_framework.testing.choices import duration
 from sagas_framework.testing.world import World
-from sagas_framework.transport.envelope import ATTEMPT, KNOWN, OPERATION_ID, WireMessage
+from sagas_framework.transport.envelope import ATTEMPT, KNOWN, NOT_AFTER, OPERATION_ID, WireMessage
 from sagas_framework.transport.publisher import Load, Receipt
 
 LATENCY: Final = 0.01
@@ -45,6 +46,12 @@ def kind_of(message: WireMessage) -> Kind:
     if KNOWN not in message.headers:
         return Kind.DO
     return Kind.SETTLE if str(message.headers.get("task")).endswith(".settle") else Kind.UNDO
+
+
+def expires(message: WireMessage) -> datetime | None:
+    """After which moment it is neither executed nor answered; None for what never expires."""
+    not_after = message.headers.get(NOT_AFTER)
+    return None if not_after is None else datetime.fromisoformat(not_after)
 
 
 def identity(message: WireMessage) -> tuple[str, str, bytes]:
@@ -175,4 +182,6 @@ class Network:
                 if message.queue in self._ready:
                     self._ready[message.queue]()
 
-        self.world.after(after, arrive, ("arrives", *identity(message)))
+        expiry = expires(message)
+        too_late = expiry is not None and (expiry - self.world.now).total_seconds() < after
+        self.world.after(after, arrive, ("arrives", *identity(message), too_late))

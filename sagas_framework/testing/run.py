@@ -313,7 +313,7 @@ class Run(Generic[S]):
         choice = self.choices.at(f"the clock of {name}", _CLOCKS, weight=0.4)
         for moment, jump in [durations(choice)] if choice != _CLOCKS[0] else []:
             ahead = timedelta(seconds=-jump if "back" in choice else jump)
-            self.world.after(moment, self._jumping(name, clock, ahead), ("jumps", name, jump))
+            self.world.after(moment, self._jumping(name, clock, ahead), ("jumps", name, ahead))
 
     def _jumping(self, name: str, clock: Clock, ahead: timedelta) -> Callable[[], None]:
         def jump() -> None:

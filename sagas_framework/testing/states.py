@@ -11,7 +11,7 @@ from typing import Any, Final
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
 from sagas_framework.storage.ports import HistoryLine
-from sagas_framework.testing.network import identity
+from sagas_framework.testing.network import expires, identity
 from sagas_framework.testing.processes import TICK, ParticipantProcess
 from sagas_framework.testing.run import BOUNDS, Run
 
@@ -61,6 +61,9 @@ class States:
             tuple(identity(message) for message in run.network.queued()),
             tuple((process.up, process.clock.ahead) for process in run.orchestrators),
         )
+        for message in run.network.queued():
+            if (expiry := expires(message)) is not None:
+                awaited.append(((expiry - now).total_seconds(), ("expires", *identity(message))))
         for planned in run.world.planned():
             if planned.what not in BOUNDS and planned.what[0] != TICK:
                 awaited.append(((planned.at - now).total_seconds(), planned.what))
