@@ -72,9 +72,9 @@ class Timekeeper:
             if load is None:
                 break  # the broker is away: the others would only wait for it, too
             seen.append(QueueSeen(queue, now, load.messages, load.consumers))
-            horizons.saw_attended(queue, load.consumers != 0)  # None: the broker does not say
             if load.messages == 0 and queue == replies:
                 horizons.saw_no_replies_waiting(now)
             elif load.messages == 0:
                 horizons.saw_empty(queue, now)
+        horizons.saw_unattended(look.queue for look in seen if look.consumers == 0)  # None: it does not say
         self._orchestrator.store.note_queues(seen)

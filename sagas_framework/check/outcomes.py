@@ -104,7 +104,8 @@ def _remarks(walk: Walk) -> Iterator[str]:
         pivot = saga.steps[saga.pivot].name
         yield (
             f"- When `{pivot}`, the pivot, was not answered, its participant is asked. If it says that it "
-            "happened, the saga goes on as if it had been answered."
+            "happened, the saga goes on as if it had been answered. It is asked until it answers; when that "
+            "takes too long, a person is shown it (*parked*)."
         )
     tries = sorted({step.undo_retry.attempts for step in saga.steps if _undone_until_it_works(step)})
     if tries:
@@ -113,7 +114,11 @@ def _remarks(walk: Walk) -> Iterator[str]:
             f"- What undoes a step is tried again until it succeeds. Once it failed {often}, or is refused, "
             "the saga is *parked* for a person, while what is before it is undone."
         )
-    yield "- Our own code that raises, in a step or what makes its command, counts like a step that fails."
+    yield (
+        "- Our own code that raises, in a step or what makes its command, turns the saga back; a step whose "
+        "command could not be made was not sent, and is not undone. Once the pivot has happened, the saga is "
+        "*parked* for a person."
+    )
 
 
 def goes_on_being_tried(saga: SagaDefinition, happening: Happening) -> bool:

@@ -102,7 +102,7 @@ class Fault:
         """The error in a line."""
         if isinstance(self.error, ValidationError):
             return f"{self.error.title}: {readable(self.error)}"
-        return f"{type(self.error).__name__}: {self.error}"
+        return " ".join(f"{type(self.error).__name__}: {self.error}".split())
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class _Walker:
         self._left_json = {name: left.model_dump(mode="json")[name] for name in self._left}
         self._given_json = given.model_dump(mode="json")
         self._saga = replace(definition, steps=tuple(map(self._walkable, definition.steps)))
+        self._names = {operation_id(_SAGA_ID, step.name): step.name for step in definition.steps}
         self._replies: dict[str, _Answer | None] = {}
         self._happened: set[Happening] = set()
         self._faults: dict[tuple[str, Hook, bool], Fault] = {}
@@ -380,10 +381,9 @@ class _Walker:
             return
         instance = decision.instance
         self._reached.update(name for name, r in instance.steps.items() if r.phase is not Phase.PENDING)
-        names = {operation_id(_SAGA_ID, step.name): step.name for step in self._saga.steps}
         moves = list(situation.moves)
         for sent in decision.commands:
-            name = names[sent.operation_id]
+            name = self._names[sent.operation_id]
             if sent.kind is Kind.UNDO:
                 undone = Undone(name, sent.known, sent.payload or {})
                 self._undone[name, sent.known, json.dumps(sent.payload, sort_keys=True)] = undone
@@ -408,11 +408,12 @@ class _Walker:
         """What of the saga's own code raised in this decision."""
         found: list[Fault] = []
         answered: set[str] = set()
-        for name, error in decision.raised:
+        for place, (name, error) in enumerate(decision.raised):
             record = decision.instance.steps[name]
             if name in answered:
                 continue  # its reply could not be taken, so what undoes it lacks what the reply says
-            if record.known and before.steps[name].phase in _OPEN:
+            # A reply is taken before anything follows from it, so what raised later is something else.
+            if place == 0 and record.known and before.steps[name].phase in _OPEN:
                 hook = Hook.ON_SUCCESS
                 answered.add(name)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +12,9 @@ from sagas_framework.check.findings import Finding, Severity, found, listed
 from sagas_framework.check.paths import Fault, Hook, Walk, What
 from sagas_framework.examples import example
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+
+UNWALKED: Final = frozenset({"example-needed", "hook-raises"})
+"""Codes of what keeps a walk from going further: a diagram or a table of it lacks what comes after."""
 
 
 def of_walk(walk: Walk) -> Iterator[Finding]:
@@ -113,7 +116,7 @@ def _hook_raises(walk: Walk, fault: Fault) -> Finding:
     lacking = [step.name for step in saga.steps if step.name not in walk.reached]
     unseen = f" {listed(lacking)} could not be walked." if lacking else ""
     model = saga.state.__name__
-    then = "the saga would park" if fault.hook is Hook.COMPENSATION else "the step would fail"
+    then = "the saga would park" if _parks(saga, fault) else "the step would fail"
     left = (
         " What a local step or a plain task leaves there is such an example, too: "
         "name: str | None = Field(None, examples=[...])."
@@ -126,9 +129,17 @@ def _hook_raises(walk: Walk, fault: Fault) -> Finding:
         "hook-raises",
         f"{its.capitalize()} raised {fault.told} on the example {_example(saga.state)}.{unseen}",
         f"If every real state is all right, give the fields of {model} examples that are: "
-        f"Field(examples=[...]).{left} Else mend the hook: in a running saga {then}.",
+        f"Field(examples=[...]). Those with a default keep it until an on_success sets them.{left} Else mend "
+        f"the hook: in a running saga {then}.",
         step=fault.step,
     )
+
+
+def _parks(saga: SagaDefinition, fault: Fault) -> bool:
+    """Whether a saga whose hook raises there can neither go on nor turn back."""
+    index = saga.index(fault.step)
+    answered = fault.hook is Hook.ON_SUCCESS
+    return fault.hook is Hook.COMPENSATION or index > saga.pivot or (answered and index == saga.pivot)
 
 
 def _leaves_something_before(saga: SagaDefinition, name: str) -> bool:

@@ -14,6 +14,7 @@ from sagas_framework.check.drawing import drawing
 from sagas_framework.check.findings import Finding, Severity
 from sagas_framework.check.outcomes import outcomes, table
 from sagas_framework.check.queues import Setup
+from sagas_framework.check.walked import UNWALKED
 from sagas_framework.cli.base import Program, json_option, pass_program
 from sagas_framework.cli.finding import Found
 from sagas_framework.cli.output import Screen, print_json
@@ -150,6 +151,9 @@ def _show(program: Program, checked: Sequence[Checked], diagram: bool, all_outco
         return
     screen = Screen()
     for number, one in enumerate(checked):
+        for finding in one.findings:
+            if finding.code in UNWALKED:
+                click.echo(str(finding), err=True)
         if number:
             screen.line()
         if diagram:

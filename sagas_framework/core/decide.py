@@ -364,9 +364,10 @@ class _Turn:
         record, kind, attempt = found
         reply = replace(reply, error=_failure(reply.error))
         flight = record.flight
-        # Of one that was sent again nobody knows which copy was answered, so it moves no horizon.
-        if flight and flight.kind is kind and flight.attempt == attempt and not flight.resends:
-            self.answered = (flight.queue, flight.sent_at)
+        # Nobody knows which copy was answered, nor when an older message was sent: not before the first.
+        own = flight is not None and flight.kind is kind and flight.attempt == attempt
+        if flight and (sent_at := flight.since if own else record.first_sent_at):
+            self.answered = (flight.queue, sent_at)
         match kind:
             case Kind.DO:
                 self._did(record, attempt, reply)
@@ -890,6 +891,8 @@ class _Turn:
         # A queue that moves comes to this message, or past it: then it is lost. From one that nobody
         # takes from, a copy would not be taken either.
         moved = horizon is not None and flight.horizon is not None and flight.horizon < horizon
+        # Another orchestrator may have seen more than this one: going back to less is not moving.
+        furthest = max((seen for seen in (flight.horizon, horizon) if seen is not None), default=None)
         stalled = 0 if moved or flight.queue in timer.unattended else flight.stalled + 1
         if lost or stalled >= self.policy.resend_cap:
             resends = flight.resends + 1
@@ -912,7 +915,7 @@ class _Turn:
         else:
             pauses = flight.pauses + 1
             check_at = self.at + self.policy.resend_pause(flight.resends + pauses)
-            looked = replace(flight, check_at=check_at, pauses=pauses, horizon=horizon, stalled=stalled)
+            looked = replace(flight, check_at=check_at, pauses=pauses, horizon=furthest, stalled=stalled)
             self._put(record.name, flight=looked)
 
     def note_unroutable(self, its_id: str) -> None:
@@ -986,12 +989,21 @@ class _Turn:
             self._refuse("nothing is left to cancel")
             return
         self._obeyed(act, "cancelled: what was done is being undone")
+        if not self.started:
+            self._note_what_the_caller_did()
         self.started = True
         if current is not None:
             phase = Phase.UNKNOWN if current.flight else Phase.FAILED
             self._give_up(current.name, phase, outcome)
         else:
             self._turn_back(outcome)
+
+    def _note_what_the_caller_did(self) -> None:
+        """The first steps without an action stand for what was committed together with the saga."""
+        for step in self.saga.steps:
+            if not isinstance(step, LocalStep) or step.action is not None:
+                return
+            self._phase(step.name, Phase.SUCCEEDED, "succeeded", changes={"known": True})
 
     def _cannot_be_taken_back(self, current: StepRecord) -> bool:
         """Refuse to cancel while nobody knows whether a step without an inbox happened (rule 11)."""

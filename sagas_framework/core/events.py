@@ -57,7 +57,7 @@ class TimerFired:
     Args:
         horizons: for a queue, the moment before which everything sent to it has left it; a command
             sent earlier and still not answered is presumed lost (`sagas_framework.core.lost`).
-        unattended: queues in which messages wait and from which nobody takes.
+        unattended: queues from which nobody takes, as far as they could be looked at.
     """
 
     saga_id: str

@@ -85,8 +85,9 @@ class Flight:
         check_at: when to look next whether it was lost; None for what is never sent again.
         resends: how often it was sent again.
         pauses: looks since the last sending that found it only waiting its turn.
-        horizon: of its queue at the last look (`sagas_framework.core.lost`).
-        stalled: looks in a row that found the horizon where it was.
+        horizon: of its queue, the furthest that a look since the last sending has found; None if none
+            has found one (`sagas_framework.core.lost`).
+        stalled: looks in a row that found the queue attended, and its horizon not beyond that.
     """
 
     kind: Kind

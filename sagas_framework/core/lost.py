@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -29,7 +29,7 @@ class Horizons:
         self._move(self._fresh, queue, at)
 
     def saw_answer(self, queue: str, sent_at: datetime) -> None:
-        """A command was answered that had been sent to the queue at this moment."""
+        """A command was answered that had been sent to the queue at this moment, or later."""
         self._move(self._fresh, queue, sent_at)
 
     def saw_no_replies_waiting(self, at: datetime) -> None:
@@ -41,9 +41,12 @@ class Horizons:
         self._ripening, self._fresh = self._fresh, {}
         self._ripening_since = at
 
-    def saw_attended(self, queue: str, attended: bool) -> None:
-        """Whether somebody takes from the queue."""
-        self._unattended = self._unattended - {queue} if attended else self._unattended | {queue}
+    def saw_unattended(self, queues: Iterable[str]) -> None:
+        """Nobody takes from these queues, and from all others somebody may.
+
+        What was not looked at is not among them: there the cap is all that sends a lost message again.
+        """
+        self._unattended = frozenset(queues)
 
     @property
     def unattended(self) -> frozenset[str]:

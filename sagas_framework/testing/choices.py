@@ -9,6 +9,7 @@ The same schedule gives the same run, so it can be printed, shrunk and pasted in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
@@ -20,6 +21,9 @@ DATABASES: Final = ("the databases are", ("in memory", "on SQLite"))
 """The point at which it is chosen where the rows are kept. No fault: it does not count as one."""
 KINDS: Final = 16
 """Into so many kinds faults are divided."""
+
+
+_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 
 
 class Choices:
@@ -99,7 +103,7 @@ class Sown(Choices):
 
 
 class Scripted(Choices):
-    """The faults of a schedule, and no others. Choices that are not on the menu are taken as well.
+    """The faults of a schedule, and no others. Other times than those on the menu are taken as well.
 
     Attributes:
         seen: every point that the run came by before faults stopped.
@@ -117,6 +121,19 @@ class Scripted(Choices):
     def unused(self) -> list[str]:
         """Points of the schedule that the run never came by."""
         return [point for point in self._schedule if point not in self.seen]
+
+    def impossible(self) -> dict[str, Sequence[str]]:
+        """Points at which the schedule says what never happens there, and what may."""
+        return {
+            point: self.seen[point]
+            for point, choice in self._schedule.items()
+            if point in self.seen and not _is_on(choice, self.seen[point])
+        }
+
+
+def _is_on(choice: str, menu: Sequence[str]) -> bool:
+    """Whether a choice is on the menu, but for its numbers."""
+    return _NUMBER.sub("#", choice) in (_NUMBER.sub("#", other) for other in menu)
 
 
 def durations(choice: str) -> list[float]:

@@ -99,6 +99,8 @@ class OnSqlite:
         file.write_bytes(_empty())
         self._engine = make_engine(f"sqlite:///{file}?timeout=0", poolclass=QueuePool)
         event.listen(self._engine, "connect", _without_waiting_for_the_disk)
+        with self._engine.begin() as connection:
+            connection.execute(update(_ROWS).values(rows=pickle.dumps(seen.rows)))
         for instance in seen.instances.values():
             self.begin(instance)
 

@@ -8,6 +8,7 @@ from typing import Final
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 
 from sagas_framework.testing.choices import KINDS, Sown
 
@@ -19,11 +20,16 @@ _STORES: Final = st.integers(0, _SQLITE)
 """One run in fifty keeps its rows on SQLite; shrunk, it keeps them in memory if it breaks there, too."""
 
 
+class Unrepeatable(Exception):
+    """The same choices gave another run."""
+
+
 def drive(play: Callable[[Sown], None], runs: int, seed: int) -> None:
     """Play so many schedules, the same for the same seed.
 
     Raises:
         Exception: what `play` raised for the smallest schedule found for which it does.
+        Unrepeatable: it did not raise it again.
     """
 
     @seeded(seed)
@@ -41,4 +47,7 @@ def drive(play: Callable[[Sown], None], runs: int, seed: int) -> None:
     def one(faults: list[tuple[int, int]], unknown: int, store: int) -> None:
         play(Sown(faults, unknown, on_sqlite=store == _SQLITE))
 
-    one()
+    try:
+        one()
+    except Flaky as flaky:
+        raise Unrepeatable from flaky

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -106,7 +106,9 @@ class Exploration:
 
     def __init__(self, run: Run[Any], moments: Sequence[float], expired: float, end: float) -> None:
         self._run = run
-        self._moments = (*moments, expired)
+        self._states = States((*moments, expired))
+        self._visited: dict[int, tuple[int, int, frozenset[Hashable]]] = {}
+        self._schedules, self._pruned = 0, 0
         self._end = BEGINNING + timedelta(seconds=end)
         self._choices = run.world.choices = Branching(moments, expired)
         self._beginning = Memento(run.stateful())
@@ -117,9 +119,6 @@ class Exploration:
         Raises:
             Broken: at the first that breaks a promise; the run's `schedule` is it, and none is shorter.
         """
-        self._schedules, self._pruned = 0, 0
-        self._states = States(self._moments)
-        self._visited: dict[int, tuple[int, int]] = {}
         todo: list[_Way] = [(self._beginning, ())]
         for left in range(faults, -1, -1):
             others: list[_Way] = []
@@ -149,16 +148,16 @@ class Exploration:
             alive = self._run.world.step(self._end)
 
     def _is_known(self, left: int) -> bool:
-        """Whether another schedule came here with as many faults to spare.
+        """Whether another schedule came here with as many faults to spare, and no excuse that this one lacks.
 
         One that comes to a state of its own again goes on: it may do so for ever, and must not.
         """
         # Its hash stands for a state: two of 64 bits are hardly ever the same.
-        key = hash(self._states.key(self._run))
-        spare, whose = self._visited.get(key, (-1, 0))
-        if spare >= left:
+        key, excuses = hash(self._states.key(self._run)), self._run.excuses
+        spare, whose, theirs = self._visited.get(key, (-1, 0, excuses))
+        if spare >= left and theirs <= excuses:
             known = whose != self._schedules
             self._pruned += known
             return known
-        self._visited[key] = left, self._schedules
+        self._visited[key] = left, self._schedules, excuses
         return False

@@ -5,7 +5,7 @@ They look at a `View`, and yield a sentence for each promise that they find brok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -151,8 +151,7 @@ def the_outcome_fits(view: View) -> Iterator[str]:
 
 
 def the_history_tells_the_truth(view: View) -> Iterator[str]:
-    """Its last word is the saga's status; a succeeded step has its effect, unless it is being undone; an
-    attempt that it calls failed was answered with a failure."""
+    """Its last word is the saga's status; a succeeded step has its effect, unless it is being undone."""
     statuses = [line.entry for line in view.history if line.entry in tuple(Status)]
     last = statuses[-1] if statuses else Status.RUNNING
     if last != view.instance.status:
@@ -164,8 +163,12 @@ def the_history_tells_the_truth(view: View) -> Iterator[str]:
         told = f"{record.name}.succeeded" in words and f"{record.name}.compensating" not in words
         if told and not view.by_hand(record.name) and view.count(record) != 1:
             yield f"the history says that {record.name} succeeded, and its effect is not there"
+
+
+def no_failure_is_invented(view: View) -> Iterator[str]:
+    """An attempt that the history calls failed was answered with a failure."""
     for line in view.history:
-        if line.step and line.entry == f"{line.step}.attempt_failed":
+        if line.step and line.entry.endswith(".attempt_failed"):
             key = operation_id(view.instance.id, line.step)
             attempt = line.detail["attempt"]
             if attempt not in view.effects.failures_answered[key]:
@@ -205,6 +208,7 @@ ALWAYS: Final[tuple[Invariant, ...]] = (
     what_has_landed_waits_for_nothing,
     parked_says_why,
     the_outcome_fits,
+    no_failure_is_invented,
     only_the_last_attempt_gives_up,
 )
 """Seen to after every event."""
@@ -237,3 +241,16 @@ def it_ends(view: View) -> Iterator[str]:
             continue
         elif not any(need in choice for need in needs for choice in view.taken.values()):
             yield f"{record.name} waits for a person, and nothing happened that needs one: {record.parked}"
+
+
+def excuses(view: View) -> frozenset[Hashable]:
+    """Whatever lets an invariant look away. A run that has more of it may hide what another one breaks."""
+    effects, words = view.effects, (*_NEED_A_PERSON, *_LEAVE_A_CLAIM)
+    return frozenset(
+        [
+            *(word for word in words if any(word in choice for choice in view.taken.values())),
+            *(("by hand", view.instance.id, step) for step in view.instance.steps if view.by_hand(step)),
+            *(("killed", key) for key in effects.killed),
+            *(("claimed", key, n) for key, most in effects.claimed.items() for n in range(1, most + 1)),
+        ]
+    )

@@ -14,7 +14,7 @@ from sagas_framework.core.inbox import INBOX_ROW_MISSING, WITHDRAWN, InboxRow, R
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import Participant, quarantined
-from sagas_framework.saga import Definitions, SagaDefinition
+from sagas_framework.saga import Definitions, LocalStep, SagaDefinition
 from sagas_framework.storage.memory import MemoryDatabase
 from sagas_framework.storage.ports import StoreTransaction, StoreUnavailable
 from sagas_framework.testing.choices import duration
@@ -62,7 +62,9 @@ class SimulatedOrchestrator(Orchestrator):
         assert isinstance(store, SimulatedStore)
         key = operation_id(instance.id, call.step)
         name = store.names.operations.get(key, call.step)
-        store.local = key, name if call.kind is Kind.DO else f"undo {name}", call.kind is Kind.UNDO
+        step = definition.steps[definition.index(call.step)]
+        if call.kind is Kind.UNDO or (isinstance(step, LocalStep) and step.action is not None):
+            store.local = key, name if call.kind is Kind.DO else f"undo {name}", call.kind is Kind.UNDO
         try:
             return super()._run_local(tx, definition, instance, call, at)
         finally:

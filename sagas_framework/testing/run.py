@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
@@ -14,15 +14,15 @@ from sagas_framework.core.ids import operation_id
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, Status, StepRecord
 from sagas_framework.errors import DefinitionError
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 from sagas_framework.storage.memory import MemoryDatabase
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.testing.choices import DATABASES, Choices, durations
 from sagas_framework.testing.databases import Backing, InMemory, OnSqlite
 from sagas_framework.testing.effects import Broken, Effects
 from sagas_framework.testing.hooks import only, with_hooks_that_may_raise
-from sagas_framework.testing.invariants import ALWAYS, AT_THE_END, View, it_ends
-from sagas_framework.testing.network import Names, Network
+from sagas_framework.testing.invariants import ALWAYS, AT_THE_END, View, excuses, it_ends
+from sagas_framework.testing.network import LATENCY, Names, Network
 from sagas_framework.testing.participants import Handlers, simulated
 from sagas_framework.testing.processes import REPLIES, OrchestratorProcess, ParticipantProcess
 from sagas_framework.testing.storage import SimulatedInbox
@@ -34,22 +34,24 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=BaseModel)
 
 _FIRST_ID: Final = 0x019CA91D_4200_7000_8000_000000000001
-FAULTS_STOP: Final = 2400.0
-_RETENTION_JOB: Final = 3600.0
+_RETENTION_EVERY: Final = 3600.0
+_RETENTION_JOBS: Final = 200
+"""Of a run, at most: of years of waiting, nobody wants every hour."""
 _RETENTION: Final = ("retention runs",)
 _FAULTS: Final = ("faults stop",)
 _ENDED: Final = ("by now it has ended",)
 _OVER: Final = ("it is over",)
+ACTS: Final = "an operator acts"
+"""The agenda's word for what somebody does who has looked at a saga; then come its id and revision."""
 BOUNDS: Final = frozenset({_RETENTION, _FAULTS, _ENDED, _OVER})
 """What is on the agenda because of the simulation, not of the saga."""
 
-_MOMENTS: Final = (0.005, 0.015, 0.025, 0.035, 0.045, 0.055, 0.075, 2.0, 11.0, 30.0, 61.0, 150.0)
-_CANCELS: Final = ("never", *(f"after {moment:g} s" for moment in _MOMENTS))
+_MOMENTS: Final = (2.0, 11.0, 30.0, 61.0, 150.0)
+_SHORTEST: Final = 3
 _STOPS: Final = (
     "never",
     *(f"after {m:g} s for {f:g} s" for m in (0.0, 0.015, 0.035) for f in (5, 40, 130, 400, 2400)),
 )
-_FORGETS: Final = ("never", *(f"forgets after {moment:g} s" for moment in _MOMENTS))
 _CLOCKS: Final = (
     "is right",
     "jumps ahead after 0.02 s by 50 s",
@@ -73,6 +75,13 @@ _LOOKS: Final = 6
 """How often the operator of a run looks at a parked saga."""
 
 
+def _moments(definition: SagaDefinition) -> tuple[float, ...]:
+    """Seconds: one while each message of a saga without faults is on its way, one at its end, some later."""
+    steps = max(_SHORTEST, sum(isinstance(step, CommandStep) for step in definition.steps))
+    underway = [LATENCY * (number + 0.5) for number in range(2 * steps)]
+    return *underway, LATENCY * (2 * steps + 1.5), *_MOMENTS
+
+
 class Run(Generic[S]):
     """One run: what was in it, and what came of it."""
 
@@ -88,8 +97,10 @@ class Run(Generic[S]):
         self.ids: list[str] = []
         self._state = simulation.saga.definition.state
         self._simulation = simulation
-        self._looked: set[tuple[str, int]] = set()
+        self.looked: set[tuple[str, int]] = set()
+        """Which sagas the operator has looked at, at which revision."""
         self.effects.databases.append(self.database)
+        self._retention_every = max(_RETENTION_EVERY, simulation.over_by / _RETENTION_JOBS)
         self._set_up()
 
     @property
@@ -215,6 +226,11 @@ class Run(Generic[S]):
         """Whether nothing more will happen but what happens in every run."""
         return all(planned.what in BOUNDS for planned in self.world.planned())
 
+    @property
+    def excuses(self) -> frozenset[Hashable]:
+        """Whatever lets an invariant look away (`sagas_framework.testing.invariants.excuses`)."""
+        return frozenset().union(*map(excuses, self._views()))
+
     def stateful(self) -> Iterator[object]:
         """Whatever remembers something, for a `Memento`."""
         yield from (self, self.world, self.choices, self.network, self.effects, self.effects.provider)
@@ -286,26 +302,36 @@ class Run(Generic[S]):
                 due_at=BEGINNING,
             )
         )
+        self._note_what_the_caller_did(saga_id)
+
+    def _note_what_the_caller_did(self, saga_id: str) -> None:
+        """First steps without an action stand for what was committed together with the saga."""
+        for step in self.definition.steps:
+            if not isinstance(step, LocalStep) or step.action is not None:
+                return
+            self.effects.done(self.database.rows, operation_id(saga_id, step.name))
 
     def _plan(self) -> None:
         simulation, world, choices = self._simulation, self.world, self.choices
+        moments = [f"after {moment:g} s" for moment in _moments(self.definition)]
+        cancels = ("never", *moments)
+        forgets = ("never", *(f"forgets {moment}" for moment in moments))
         for number, saga_id in enumerate(self.ids):
             who = "an operator" if number == 0 else f"operator {number + 1}"
-            for moment in durations(choices.at(f"{who} cancels", _CANCELS))[:1]:
+            for moment in durations(choices.at(f"{who} cancels", cancels))[:1]:
                 world.after(moment, self._cancelling(saga_id), (f"{who} cancels",))
         for name, process in self.participants.items():
             match durations(choices.at(f"{name} is stopped", _STOPS, weight=0.6)):
                 case [moment, pause]:
                     world.after(moment, self._stopping(process, pause), ("is stopped", name, pause))
-            for moment in durations(choices.at(f"{name}'s inbox", _FORGETS, weight=0.4))[:1]:
+            for moment in durations(choices.at(f"{name}'s inbox", forgets, weight=0.4))[:1]:
                 world.after(moment, self._forgetting(process), ("forgets", name))
         for orchestrator in self.orchestrators:
             self._plan_clock(orchestrator.name, orchestrator.clock)
         for name, process in self.participants.items():
             self._plan_clock(name, process.clock)
-        for number in range(1, int(simulation.over_by / _RETENTION_JOB) + 1):
-            world.after(number * _RETENTION_JOB, self._clean_inboxes, _RETENTION)
-        world.after(FAULTS_STOP, self._stop_faults, _FAULTS)
+        world.after(self._retention_every, self._clean_inboxes, _RETENTION)
+        world.after(simulation.faults_stop, self._stop_faults, _FAULTS)
         world.after(simulation.ended_by, self._see_that_it_ended, _ENDED)
         world.after(simulation.over_by, self._see_to_the_end, _OVER)
 
@@ -330,7 +356,14 @@ class Run(Generic[S]):
         for view in self._views():
             self._see_to(view, [*ALWAYS, it_ends, *AT_THE_END])
         for promise in self._simulation.promises:
-            for broken in promise(self):
+            try:
+                broken = next(iter(promise(self) or ()), None)
+            except (
+                Exception
+            ) as error:  # an assertion in it, or its own mistake: in which run is to be told, too
+                name = getattr(promise, "__name__", "a promise")
+                raise Broken(f"{name} raised {type(error).__name__}: {error}") from error
+            if broken is not None:
                 raise Broken(broken)
 
     def _cancelling(self, saga_id: str) -> Callable[[], object]:
@@ -359,6 +392,7 @@ class Run(Generic[S]):
         for process in self.participants.values():
             if gone := process.participant.forget_old():
                 self.world.say(f"retention deletes {gone} inbox rows of {process.participant.service.name}")
+        self.world.after(self._retention_every, self._clean_inboxes, _RETENTION)
 
     def _stop_faults(self) -> None:
         self.world.say("faults stop")
@@ -406,12 +440,12 @@ class Run(Generic[S]):
     def _look_at(self, instance: SagaInstance) -> None:
         """A person sees the parked saga, thinks, and acts on what she has seen."""
         seen = instance.id, instance.revision
-        if seen in self._looked or len(self._looked) >= _LOOKS:
+        if seen in self.looked or len(self.looked) >= _LOOKS:
             return
-        self._looked.add(seen)
+        self.looked.add(seen)
         record = next(record for record in instance.steps.values() if record.parked)
         if record.phase is Phase.HANDED_OVER:
-            what = ("an operator acts", instance.id, Act.COMPLETE, record.name)
+            what: tuple[Hashable, ...] = (ACTS, instance.id, None, Act.COMPLETE, record.name)
             self.world.after(_THINKS, lambda: self._act(instance.id, Act.COMPLETE, step=record.name), what)
             return
         choice = self.choices.at(f"the operator finds {record.name} parked and", tuple(_ACTS), weight=6)
@@ -426,7 +460,7 @@ class Run(Generic[S]):
         self.world.after(
             _THINKS,
             lambda: self._act(instance.id, act, **how),
-            ("an operator acts", instance.id, record.name, choice),
+            (ACTS, instance.id, instance.revision, record.name, choice),
         )
 
     def _reply_by_hand(self, name: str) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from sagas_framework.testing.effects import Broken, BrokenPromise
 from sagas_framework.testing.exploring import Exploration, Explored, moments_after
 from sagas_framework.testing.memento import Memento
 from sagas_framework.testing.participants import generated
-from sagas_framework.testing.run import FAULTS_STOP, Run
+from sagas_framework.testing.run import Run
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -41,11 +41,16 @@ POLICY: Final = Policy(
 )
 """The library's own numbers but for lifetimes, shorter so that a run comes to their end."""
 
+_REMEMBERS: Final = (
+    "A handler, a hook or a promise remembers something from one run to the next, or goes by chance. "
+    "Keep what a handler must know in `context.session.rows`, which every run has for itself."
+)
 _TOLD_FIRST: Final = 120
 _TOLD_LAST: Final = 20
 _LEASE: Final = timedelta(minutes=4)
 _KILLED_BEFORE: Final = timedelta(seconds=30)
 """By how much, and the clocks' skew, a process is killed before its lease ends; as workers are."""
+_FAULTS_STOP: Final = 2400.0
 _PATIENCE: Final = 6600.0
 _AFTERMATH: Final = 12000.0
 """How long after the end what is late, and retention, may still do harm."""
@@ -68,8 +73,10 @@ class Simulation(Generic[S]):
         policy: `POLICY`, with a retention that fits the saga's timeouts, unless given.
 
     Raises:
-        DefinitionError: no example of a reply can be guessed, or a step has no inbox: what it promises
-            under faults is that a person decides, which `scenario` tells better.
+        DefinitionError: no example of a reply can be guessed, two participants are of one service, or a
+            step has no inbox: what it promises under faults is that a person decides, which `scenario`
+            tells better.
+        ValueError: not even one saga is to be run.
     """
 
     def __init__(
@@ -80,14 +87,18 @@ class Simulation(Generic[S]):
         participants: Sequence[Participant] = (),
         outside: Collection[type[Command[Any]]] = (),
         examples: Iterable[Reply] = (),
-        promises: Sequence[Callable[[Run[S]], Iterable[str]]] = (),
+        promises: Sequence[Callable[[Run[S]], Iterable[str] | None]] = (),
         sagas: int = 1,
         policy: Policy | None = None,
         lease: timedelta = _LEASE,
     ) -> None:
+        if sagas < 1:
+            raise ValueError(f"sagas={sagas}: there must be at least one to look at.")
         self.saga = saga
         self.sagas = sagas
-        self.ended_by = FAULTS_STOP + max(_PATIENCE, 2 * _longest(saga.definition))
+        self.faults_stop = max(_FAULTS_STOP, 2 * _timeouts(saga.definition))
+        """Seconds since the beginning in which something may go wrong: also after every timeout."""
+        self.ended_by = self.faults_stop + max(_PATIENCE, 2 * _longest(saga.definition))
         """Seconds since the beginning after which every saga must have ended, or need a person."""
         self.over_by = self.ended_by + _AFTERMATH
         kept = max(POLICY.inbox_retention, timedelta(seconds=2 * self.ended_by - _PATIENCE))
@@ -101,6 +112,10 @@ class Simulation(Generic[S]):
         self.time_limit = (lease - self.policy.clock_skew - _KILLED_BEFORE).total_seconds()
         """Seconds after which the process of a handler that works outside is killed."""
         there = {participant.service.name for participant in self._given}
+        if len(there) < len(self._given):
+            raise DefinitionError(
+                "Two participants of one service were given: hand in one, with all handlers."
+            )
         for step in saga.definition.steps:
             if isinstance(step, CommandStep) and not step.has_inbox:
                 raise DefinitionError(
@@ -140,10 +155,16 @@ class Simulation(Generic[S]):
 
         Raises:
             BrokenPromise: an invariant does not hold.
-            ValueError: the run never came by one of the schedule's points.
+            ValueError: the run never came by one of the schedule's points, or what the schedule says
+                cannot happen there.
         """
         choices = Scripted(schedule)
         run = self.run(choices, meanwhile=meanwhile)
+        for point, menu in choices.impossible().items():
+            raise ValueError(
+                f"{schedule[point]!r} never happens at {point!r}. What may happen there (with any number of "
+                "seconds):\n  " + "\n  ".join(menu)
+            )
         if choices.unused():
             raise ValueError(
                 f"The run never came to {', '.join(map(repr, choices.unused()))}. It came by:\n  "
@@ -157,10 +178,15 @@ class Simulation(Generic[S]):
 
         Raises:
             BrokenPromise: at the first that breaks a promise, with the shortest schedule found.
-            ConfigurationError: Hypothesis is not installed.
+            ValueError: there is no such number of runs.
+            ConfigurationError: Hypothesis is not installed, or a handler remembers former runs.
+            DefinitionError: a participant that was given lacks a handler.
         """
+        if runs < 1:
+            raise ValueError(f"runs={runs}: at least one run is needed to check anything.")
+        self._see_that_all_is_handled()
         try:
-            from sagas_framework.testing.driving import drive
+            from sagas_framework.testing.driving import Unrepeatable, drive
         except ModuleNotFoundError as missing:
             raise ConfigurationError(
                 "Random schedules are made by Hypothesis, which comes with an extra. "
@@ -178,6 +204,8 @@ class Simulation(Generic[S]):
         with _silence():
             try:
                 drive(play, runs, seed)
+            except Unrepeatable:
+                raise ConfigurationError(f"The same faults gave another run. {_REMEMBERS}") from None
             except _Found as found:
                 schedule = self.shrunk(found.schedule)
                 raise BrokenPromise(self._told(schedule, f"seed {seed}")) from None
@@ -189,7 +217,13 @@ class Simulation(Generic[S]):
 
         Raises:
             BrokenPromise: at the shortest that breaks a promise.
+            ConfigurationError: a handler remembers former runs.
+            DefinitionError: a participant that was given lacks a handler.
+            ValueError: there is no such number of faults.
         """
+        if faults < 0:
+            raise ValueError(f"faults={faults}: the least is 0, the schedule on which nothing goes wrong.")
+        self._see_that_all_is_handled()
         run: Run[S] = Run(self, Choices())
         run.world.tells = False
         (expired,) = moments_after([self.policy.message_lifetime])
@@ -216,6 +250,22 @@ class Simulation(Generic[S]):
                     left, removed = found.schedule, True
                     break
         return left
+
+    def _see_that_all_is_handled(self) -> None:
+        """Each time refused by mistake, a saga keeps its promises. (A `replay` may tell of a deployment.)"""
+        for one in self._given:
+            one.check()
+        given = {one.service.name: one for one in self._given}
+        for step in self.saga.definition.steps:
+            if not isinstance(step, CommandStep):
+                continue
+            contract = step.command.contract
+            participant = given.get(contract.service.name)
+            if participant is not None and contract.task not in participant.tasks:
+                raise DefinitionError(
+                    f"{self.saga.__name__}.{step.name} would always be refused: the participant of "
+                    f"{contract.service.name} that was given has no handler of {contract.task}."
+                )
 
     # ---- what is in it ----------------------------------------------------------------------------
 
@@ -271,19 +321,27 @@ class Simulation(Generic[S]):
                 self._run(Scripted(schedule), {})
             except _Found as again:
                 found = again
-        assert found is not None, f"the same schedule gives the same run: {dict(schedule)}"
+        if found is None:
+            raise ConfigurationError(
+                f"A promise was broken by {dict(schedule)}, but not when it was replayed. {_REMEMBERS}"
+            )
         where = "" if how is None else f" ({how})"
         faults = "".join(f"            {point!r}: {choice!r},\n" for point, choice in schedule.items())
         name = re.sub(r"\W+", "_", found.broken.lower()).strip("_")[:80].rstrip("_")
         return (
             f"{found.broken}{where}\n\n"
             f"    def test_{name}() -> None:\n"
-            f"        # {found.broken}\n"
+            f"        # {' '.join(found.broken.split())}\n"
             "        simulation.replay({\n"
             f"{faults}"
             "        })\n\n"
             f"{_shortened(found.run.trace())}\n"
         )
+
+
+def _timeouts(definition: SagaDefinition) -> float:
+    """How many seconds a run takes in which no step is answered in time."""
+    return sum((step.timeout for step in definition.steps), timedelta()).total_seconds()
 
 
 def _longest(definition: SagaDefinition) -> float:

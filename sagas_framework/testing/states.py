@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
-from sagas_framework.storage.ports import HistoryLine
+from sagas_framework.storage.ports import ActRow, HistoryLine
 from sagas_framework.testing.network import expires, identity
 from sagas_framework.testing.processes import TICK, ParticipantProcess
-from sagas_framework.testing.run import BOUNDS, Run
+from sagas_framework.testing.run import ACTS, BOUNDS, Run
 
 _COARSE: Final = 600.0
 """Seconds. What is only about lifetimes and retention is compared by this grain."""
-_SOON: Final = (0.0, 0.001, 0.03, 0.1, 0.3, 1.0, 3.0)
+_SOON: Final = 1.0
+"""Seconds. What comes sooner falls between two messages, and it matters between which."""
+_GRID: Final = (1.0, 3.0)
 _REMEMBERED: Final = 100_000
 _TOLD: Final = (".succeeded", ".compensating", ".compensated")
 """Words of the history that an invariant looks at."""
@@ -29,17 +31,17 @@ Awaited = list[tuple[float, Hashable]]
 class States:
     """Makes the key of a run's present state: equal keys, equal futures.
 
-    What is to come is compared by its order, and by the two of the run's timers between which it will
-    come. Left out is what nothing depends on (the history's other lines, how often something was sent),
-    what only says within a few seconds when a lost message is noticed (when a timekeeper looks at the
-    queues), and the bounds of the run itself.
+    What is to come within a second is compared to the millisecond; anything later by its order, and by
+    the two of the run's timers between which it will come. Left out is what nothing depends on (the
+    history's other lines, how often something was sent), what only says within a few seconds when a lost
+    message is noticed (when a timekeeper looks at the queues), and the bounds of the run itself.
 
     Args:
         moments: seconds; between two of them one time is as good as another.
     """
 
     def __init__(self, moments: Sequence[float]) -> None:
-        self._grid = sorted({*_SOON, *moments})
+        self._grid = sorted({*_GRID, *moments})
         self._still: dict[int, tuple[object, Hashable]] = {}
 
     def key(self, run: Run[Any]) -> Hashable:
@@ -53,7 +55,8 @@ class States:
             run.choices.closed,
             tuple(self._instance(instance, now, awaited) for instance in database.instances.values()),
             tuple(line.recorded.entry for line in database.history if _is_told(line)),
-            tuple((act.act, act.step, act.force, act.handled_at is None) for act in database.acts.values()),
+            tuple(self._act(act, database.instances[act.saga_id]) for act in database.acts.values()),
+            len(run.looked),
             hash(repr(database.rows)),
             tuple(self._participant(process, now, awaited) for process in run.participants.values()),
             frozenset(run.effects.provider.there),
@@ -65,10 +68,18 @@ class States:
             if (expiry := expires(message)) is not None:
                 awaited.append(((expiry - now).total_seconds(), ("expires", *identity(message))))
         for planned in run.world.planned():
-            if planned.what not in BOUNDS and planned.what[0] != TICK:
-                awaited.append(((planned.at - now).total_seconds(), planned.what))
+            what = planned.what
+            if what in BOUNDS or what[0] == TICK:
+                continue
+            if what[0] == ACTS:
+                _, saga_id, revision, *act = what
+                what = (ACTS, saga_id, revision in (None, database.instances[str(saga_id)].revision), *act)
+            awaited.append(((planned.at - now).total_seconds(), what))
         awaited.sort(key=_when)
-        return found, tuple((bisect(self._grid, seconds), what) for seconds, what in awaited)
+        return found, tuple((self._moment(seconds), what) for seconds, what in awaited)
+
+    def _moment(self, seconds: float) -> float:
+        return round(seconds, 3) if seconds < _SOON else 1 + bisect(self._grid, seconds)
 
     def _instance(self, instance: SagaInstance, now: datetime, awaited: Awaited) -> Hashable:
         return (
@@ -77,6 +88,12 @@ class States:
             self._once(instance.state),
             tuple(self._record(record, now, awaited) for record in instance.steps.values()),
         )
+
+    @staticmethod
+    def _act(act: ActRow, instance: SagaInstance) -> Hashable:
+        """One that waits is refused if the saga has moved on since; what was done is in the saga."""
+        waits = act.handled_at is None
+        return act.act, act.step, act.force, waits and act.revision in (None, instance.revision), waits
 
     def _record(self, record: StepRecord, now: datetime, awaited: Awaited) -> Hashable:
         flight, first = record.flight, record.first_sent_at
@@ -105,7 +122,8 @@ class States:
                 flight and (flight.message_id, flight.stalled, flight.hand_over, repr(flight.payload)),
             )
             found = self._still[id(record)] = record, hash(still)
-        return found[1], first and round((first - now).total_seconds() / _COARSE)
+        # Never less than 0: to Python's `hash`, -1 and -2 are the same.
+        return found[1], first and round((now - first).total_seconds() / _COARSE)
 
     def _participant(self, process: ParticipantProcess, now: datetime, awaited: Awaited) -> Hashable:
         rows = []

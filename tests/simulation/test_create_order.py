@@ -62,5 +62,12 @@ def test_an_order_whose_ticket_is_not_approved_gives_the_money_back_then_the_tic
 
 
 @pytest.mark.timeout(600)
+def test_whichever_two_faults_there_are_an_order_is_approved_or_leaves_nothing() -> None:
+    explored = Simulation(CreateOrderSaga, AN_ORDER).exhaust(2)
+
+    assert explored.schedules > 15_000
+
+
+@pytest.mark.timeout(600)
 def test_whatever_fails_an_order_is_approved_or_leaves_nothing() -> None:
     Simulation(CreateOrderSaga, AN_ORDER).check(RUNS)

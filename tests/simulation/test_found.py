@@ -57,3 +57,15 @@ def test_an_outside_handler_that_refuses_after_an_attempt_that_worked_is_undone(
 
     assert run.count("hold") == 0
     assert run.status is Status.COMPENSATED
+
+
+def test_what_was_committed_with_the_saga_is_undone_when_it_is_cancelled_before_its_first_decision() -> None:
+    """The order stayed pending for ever: its step had not begun, so it was not among those to be undone."""
+    run = SHAPES["a local end"].replay(
+        {"an operator cancels": "after 0.005 s", "deciding a timer": "dies before"}
+    )
+
+    assert run.words[0] == "operator.cancel"
+    assert run.count("begin") == 0
+    assert run.state.noted == "undone"
+    assert run.status is Status.COMPENSATED

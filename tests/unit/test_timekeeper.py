@@ -107,3 +107,16 @@ def test_a_queue_is_unattended_until_somebody_takes_from_it_or_the_broker_cannot
 
     assert (at_first, then) == (frozenset({KITCHEN}), frozenset({BANK}))
     assert not horizons.unattended
+
+
+def test_a_queue_that_cannot_be_looked_at_counts_as_attended() -> None:
+    """Otherwise what was seen last would hold for ever, and the cap for nothing that is sent there."""
+    clockwork = Clockwork()
+    clockwork.turn()
+    assert clockwork.orchestrator.horizons.unattended == {KITCHEN}
+
+    del clockwork.broker.loads[BANK]  # those after it are not asked for
+    clockwork.turn(after=2)
+
+    assert clockwork.broker.asked[-1] == BANK
+    assert not clockwork.orchestrator.horizons.unattended

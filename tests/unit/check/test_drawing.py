@@ -34,7 +34,7 @@ def test_it_has_every_step_every_way_back_and_every_end() -> None:
         '    settle_charge -.->|"it was refused<br>it did not"| undo_ticket',
         '    do_ticket -.->|"Closed"| undo_mark',
         '    do_ticket -.->|"fails 3 times<br>no answer<br>cancelled"| undo_ticket',
-        '    started -.->|"cancelled"| compensated',
+        '    started -.->|"cancelled"| undo_mark',
         '    settle_charge -->|"it did"| do_close',
         "    classDef undo stroke-dasharray: 4",
         "    class undo_mark,undo_ticket undo",

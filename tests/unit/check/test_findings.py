@@ -207,6 +207,38 @@ def test_a_request_that_raises_on_the_example_says_how_to_give_one() -> None:
     assert "give the fields of Priced examples" in found.instead
 
 
+def test_a_hook_that_raises_where_there_is_no_way_back_would_park_the_saga() -> None:
+    def no_request(state: State) -> Any:
+        raise LookupError("no card")
+
+    def not_taken(state: State, reply: TicketCreated) -> None:
+        raise LookupError("no book")
+
+    class Before(Saga[State], name="before", version=1):
+        authorize = step.command(Authorize, no_request, compensation=NOTHING_TO_UNDO)
+        charge = charge()
+
+    class Asking(Saga[State], name="asking", version=1):
+        charge = step.command(Charge, no_request, pivot=True)
+
+    class Taking(Saga[State], name="taking", version=1):
+        ticket = step.command(
+            CreateTicket, lambda s: CreateTicket(order_id=1), on_success=not_taken, pivot=True
+        )
+
+    class After(Saga[State], name="after", version=1):
+        charge = charge()
+        cook = step.command(Deliver, no_request)
+
+    ends = []
+    for saga in (Before, Asking, Taking, After):
+        (raised,) = [found for found in check(saga) if found.code == "hook-raises"]
+        parks = any(end.parked for end in walk(saga.definition).ends)
+        ends.append((raised.instead.endswith("the saga would park."), parks))
+
+    assert ends == [(False, False), (False, False), (True, True), (True, True)]
+
+
 def test_with_an_example_it_is_walked() -> None:
     class Given(Saga[PricedWithExample], name="given", version=1):
         charge = Steps(PricedWithExample).command(Charge, by_rate, pivot=True)
@@ -240,6 +272,33 @@ def test_a_reply_that_cannot_be_taken() -> None:
 
     assert codes([found]) == ["warning hook-raises wrong.book"]
     assert "Its on_success raised LookupError: no such ticket" in found.what
+
+
+def test_an_error_of_several_lines_is_told_in_one() -> None:
+    def forget(state: State, reply: TicketCreated) -> None:
+        raise LookupError("no such ticket\n  in these books")
+
+    class Wrong(Saga[State], name="wrong", version=1):
+        book = book(lambda s: Unbook(ticket_id=0), on_success=forget)
+        charge = charge()
+
+    (found,) = check(Wrong)
+
+    assert "LookupError: no such ticket in these books on the example" in found.what
+
+
+def test_a_compensation_that_raises_as_soon_as_the_next_request_does_is_not_taken_for_on_success() -> None:
+    def no_request(state: State) -> Charge:
+        raise LookupError("no card")
+
+    class Wrong(Saga[State], name="wrong", version=1):
+        book = book(lambda s: Unbook(ticket_id=s.ticket_id), on_success=lambda state, reply: None)
+        charge = step.command(Charge, no_request, pivot=True)
+
+    found = check(Wrong)
+
+    assert codes(found) == ["warning hook-raises wrong.charge", "warning hook-raises wrong.book"]
+    assert found[1].what.startswith("What makes its compensation raised Unbook: $.ticket_id")
 
 
 def test_what_undoes_a_reply_that_could_not_be_taken_is_judged_by_the_other_paths() -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from sagas_framework import Retry, Saga, Status
 from sagas_framework.check.outcomes import outcomes, table
 from sagas_framework.check.walk import walk
-from tests.unit.check.orders import State, authorize, charge, cook, nothing, printed, step, ticket
+from tests.unit.check.orders import (
+    Authorize,
+    Release,
+    State,
+    authorize,
+    charge,
+    cook,
+    nothing,
+    printed,
+    step,
+    ticket,
+)
 
 SILENT = "has no answer in 5 min or is cancelled"
 ASKED = "its participant, asked, says"
@@ -23,7 +34,8 @@ def test_every_outcome_is_told_once_and_what_ends_alike_together() -> None:
 
     assert [(o.happens, o.does, o.undoes, o.status) for o in outcomes(walk(Small.definition))] == [
         (("every step succeeds",), ("ticket", "charge", "close"), (), Status.COMPLETED),
-        (("it is cancelled before its first step",), (), (), Status.COMPENSATED),
+        # `mark` stands for what was committed together with the saga, so it is undone then, too.
+        (("it is cancelled before its first step",), (), ("mark",), Status.COMPENSATED),
         (("`ticket` is refused (Closed)",), ("ticket",), ("mark",), Status.COMPENSATED),
         (
             (f"`ticket` fails 3 times, {SILENT}",),
@@ -51,7 +63,7 @@ def test_the_table_is_markdown() -> None:
         "| what happens | is done, in order | is undone, in order | ends |",
         "|---|---|---|---|",
         "| every step succeeds | `ticket`, `charge`, `close` | nothing | **completed** |",
-        "| it is cancelled before its first step | nothing | nothing | **compensated** |",
+        "| it is cancelled before its first step | nothing | `mark` | **compensated** |",
     ]
     assert "`charge` is refused (Refused)<br>or `charge` fails twice" in lines[6]
     assert lines[7].endswith(
@@ -83,6 +95,23 @@ def test_a_person_who_is_asked_is_told_of() -> None:
     assert parked.to_json()["status"] == "parked"
     assert refused.status.value == "compensated"
     assert refused.undoes == ()
+
+
+def test_what_is_said_of_our_own_code_is_what_the_walk_finds() -> None:
+    def no_request(state: State) -> Authorize:
+        raise LookupError("no card")
+
+    class Raises(Saga[State], name="raises", version=1):
+        ticket = ticket()
+        authorize = step.command(Authorize, no_request, compensation=lambda s: Release(order_id=1))
+        charge = charge()
+        close = step.local(nothing)
+
+    walked = walk(Raises.definition)
+
+    (raised,) = [outcome for outcome in outcomes(walked) if "raises in our own code" in str(outcome.happens)]
+    assert (raised.undoes, raised.status) == (("reject_ticket",), Status.COMPENSATED)
+    assert "a step whose command could not be made was not sent, and is not undone" in table(walked)
 
 
 def test_what_goes_on_being_tried_after_the_pivot_is_said_once() -> None:

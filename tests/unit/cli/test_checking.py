@@ -13,7 +13,7 @@ from tests.unit.cli.shop import PARTICIPANT, WORKER, say
 KITCHEN = '''
 """The worker of order_service; `Tell` may be refused after the pivot, and `Print` keeps no inbox."""
 
-from sagas_framework import Queue, Saga, Sagas, orchestrator_app
+from sagas_framework import NOTHING_TO_UNDO, Queue, Saga, Sagas, orchestrator_app
 from tests.unit.check.orders import Deliver, State, charge, printed, step, ticket
 from tests.unit.check.test_queues import Plain
 
@@ -25,6 +25,11 @@ class Good(Saga[State], name="good", version=1):
 
 class Noted(Saga[State], name="noted", version=1):
     print = printed()
+    charge = charge()
+
+
+class Lame(Saga[State], name="lame", version=1):
+    ticket = step.command(Deliver, lambda s: Deliver(order_id=s.ticket_id), compensation=NOTHING_TO_UNDO)
     charge = charge()
 
 
@@ -84,6 +89,15 @@ def test_warnings_exit_with_1_only_when_strict(folder: Path) -> None:
 
     assert "warning task-routed-elsewhere at reserve" in loose.output
     assert (loose.exit_code, strict.exit_code) == (0, 1)
+
+
+@pytest.mark.parametrize("what", ["--diagram", "--outcomes"])
+def test_what_is_missing_from_a_diagram_or_a_table_is_told_beside_it(folder: Path, what: str) -> None:
+    result = check(folder, "Good, Lame", what)
+
+    assert result.stderr.startswith("warning hook-raises at lame.ticket: What makes its command raised")
+    assert "warning" not in result.stdout
+    assert say("-A", "worker", "check", "good", what).stderr == ""
 
 
 def test_only_the_named_sagas_are_walked(folder: Path) -> None:

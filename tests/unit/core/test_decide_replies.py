@@ -237,12 +237,39 @@ def test_an_answer_tells_when_what_it_answers_was_sent() -> None:
     assert decision.answered == ("restaurant_service.commands", run.now - timedelta(seconds=3))
 
 
-def test_an_answer_of_an_older_attempt_tells_nothing_of_the_queue() -> None:
+def test_an_answer_of_an_older_attempt_tells_when_the_first_was_sent() -> None:
     run = second_attempt()
+    first = run.step(TICKET).first_sent_at
+    assert first is not None
+    assert first < run.flight(TICKET).sent_at
 
     decision = run.happens(run.reply_of(TICKET, Kind.DO, 1, Result.FAILED))
 
-    assert decision.answered is None
+    assert decision.answered == ("restaurant_service.commands", first)
+
+
+def test_an_answer_of_what_was_sent_again_tells_when_it_was_first_sent() -> None:
+    """Nobody knows which copy was answered, so it must not tell more than the first one would."""
+    run = Run().until(TICKET)
+    sent_at = run.now
+    run.after(10, {"restaurant_service.commands": run.now + timedelta(seconds=1)})
+    assert run.flight(TICKET).sent_at > sent_at
+
+    decision = run.succeeds()
+
+    assert decision.answered == ("restaurant_service.commands", sent_at)
+
+
+def test_the_answer_of_a_command_that_is_being_undone_tells_when_it_was_sent() -> None:
+    """Rule 21: a backlog of orders that were given up moves on while their commands are answered."""
+    run = Run().until(TICKET)
+    sent_at = run.now
+    run.after(timedelta(days=1))
+    assert run.flight(TICKET).kind is Kind.UNDO
+
+    decision = run.happens(run.reply_of(TICKET, Kind.DO, 1, Result.SUCCESS, {"ticket_id": 1}))
+
+    assert decision.answered == ("restaurant_service.commands", sent_at)
 
 
 # ---- unroutable -----------------------------------------------------------------------------------

@@ -444,7 +444,7 @@ TABLE: Final = """
 running: pending, reject_order runs do
     <- started again | look: lost | look: not lost | look before anything is due | pause over |
        timeout
-compensated: pending
+compensating: pending, reject_order runs undo
     <- cancel | cancel, forced
 refused
     <- retry | retry, forced | skip | skip, forced | complete | complete, forced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -109,6 +110,48 @@ def test_looks_count_towards_the_cap_again_when_a_queue_has_stopped_moving() -> 
         sends.append(len(run.sends))
 
     assert sends == [0, 0, 0, 1]
+
+
+def test_a_queue_does_not_move_because_two_orchestrators_have_seen_it_at_different_moments() -> None:
+    """Each keeps the horizons that it has seen itself, and either may look at the row."""
+    run = Run(policy=Policy(resend_cap=4)).until(TICKET)
+    early, late = (run.flight(TICKET).sent_at - seconds(ago) for ago in (100, 90))
+
+    sends = []
+    for moment in (early, late, early, late, early, late):
+        run.at(run.flight(TICKET).check_at, {run.flight(TICKET).queue: moment})
+        sends.append(len(run.sends))
+
+    assert sends == [0, 0, 0, 0, 0, 1]
+
+
+def test_an_orchestrator_that_begins_without_horizons_does_not_forget_how_far_the_queue_was() -> None:
+    run = Run(policy=Policy(resend_cap=3)).until(TICKET)
+    sent_at, queue = run.flight(TICKET).sent_at, run.flight(TICKET).queue
+
+    for horizons in ({queue: sent_at - seconds(90)}, {}, {queue: sent_at - seconds(80)}, {}, {}):
+        run.at(run.flight(TICKET).check_at, horizons)
+        assert run.sends == []
+
+    assert run.flight(TICKET).horizon == sent_at - seconds(80)
+    run.at(run.flight(TICKET).check_at)
+    assert len(run.sends) == 1
+
+
+def test_a_horizon_of_a_clock_that_was_ahead_holds_up_no_more_than_one_cap() -> None:
+    """A row may bear a moment that has not come: what is sent again is counted from what is seen then."""
+    run = Run(policy=Policy(resend_cap=2)).until(TICKET)
+    queue, ahead = run.flight(TICKET).queue, run.now + timedelta(days=365)
+    record = replace(run.step(TICKET), flight=replace(run.flight(TICKET), horizon=ahead))
+    run.instance = replace(run.instance, steps={**run.instance.steps, TICKET: record})
+    sent_at = run.flight(TICKET).sent_at
+
+    sends = []
+    for ago in (100, 90, 80, 70, 60, 50):
+        run.at(run.flight(TICKET).check_at, {queue: sent_at - seconds(ago)})
+        sends.append(len(run.sends))
+
+    assert sends == [0, 1, 0, 0, 0, 0]
 
 
 def test_into_a_queue_that_nobody_takes_from_nothing_goes_again_but_what_is_lost() -> None:

@@ -55,6 +55,8 @@ FLIGHTS = st.builds(
     check_at=st.none() | TIMES,
     resends=COUNTS,
     pauses=COUNTS,
+    horizon=st.none() | TIMES,
+    stalled=COUNTS,
     payload=st.none() | OBJECTS,
     hand_over=st.booleans(),
 )
@@ -122,6 +124,16 @@ def test_what_only_has_its_default_in_the_row_of_an_older_release_is_read() -> N
     (record,) = steps_from_json([{"name": "authorize_card", "phase": "running"}]).values()
 
     assert record == StepRecord("authorize_card", phase=Phase.RUNNING)
+
+
+def test_a_message_in_flight_that_an_older_release_has_written_is_read() -> None:
+    run = Run().until("authorize_card")
+    row = steps_to_json(run.instance.steps)
+    for step in row:
+        for added_later in ("horizon", "stalled"):
+            step.get("flight", {}).pop(added_later, None)
+
+    assert steps_from_json(json.loads(json.dumps(row))) == run.instance.steps
 
 
 # ---- when it is due -------------------------------------------------------------------------------

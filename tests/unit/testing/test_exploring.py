@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from sagas_framework import Context, Participant, Status, Undo
+from sagas_framework import Act, Context, Participant, Saga, Status, Undo
+from sagas_framework.core.instance import OutcomeKind, Phase, StepRecord
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
+from sagas_framework.storage.ports import ActRow
 from sagas_framework.testing import BrokenPromise, Choices, Run, Scripted, Simulation
-from sagas_framework.testing.exploring import moments_after, offered
+from sagas_framework.testing.exploring import Exploration, moments_after, offered
 from sagas_framework.testing.memento import Memento
+from sagas_framework.testing.run import ACTS
+from sagas_framework.testing.states import States
 from sagas_framework.testing.world import BEGINNING
-from tests.simulation.shapes import SHAPES, Comp, Order, Release, Reserve, Reserved, sown, stock_service
+from tests.simulation.shapes import SHAPES, Comp, Order, Release, Reserve, Reserved, sown, step, stock_service
+
+
+def reserving() -> Any:
+    return step.command(
+        Reserve,
+        lambda state: Reserve(order=state.order),
+        compensation=lambda state: Release(reservation=state.reservation),
+    )
+
+
+class Long(Saga[Order], name="long", version=1):
+    first, second, third, fourth, fifth = (reserving() for _ in range(5))
 
 
 def with_release(release: Callable[[int], bool]) -> Simulation[Order]:
@@ -141,3 +158,78 @@ def test_a_moment_between_two_events_can_be_come_back_to_any_number_of_times() -
 
     assert told[0] == told[1] == told[2]
     assert run.status is Status.COMPLETED
+
+
+def test_a_run_with_an_excuse_does_not_stand_for_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a person because a handler refused hides what waits for one without a reason."""
+    run: Run[Order] = Run(SHAPES["comp"], Choices())
+    exploration = Exploration(run, (), 0.0, 0.0)
+    monkeypatch.setattr(States, "key", lambda self, run: "the same")
+
+    def is_known(**taken: str) -> bool:
+        exploration._schedules += 1
+        run.choices.taken = taken
+        return exploration._is_known(left=1)
+
+    assert not is_known(handling="refuses")
+    assert is_known(handling="refuses", sending="lost")
+    assert not is_known(sending="lost")
+    assert is_known(handling="refuses")
+
+
+def test_a_saga_of_many_steps_is_cancelled_in_each_of_them() -> None:
+    cancelled: set[int] = set()
+
+    def note(run: Run[Order]) -> None:
+        if run.instance.outcome is not None and run.instance.outcome.kind is OutcomeKind.CANCELLED:
+            cancelled.add(sum(record.attempts for record in run.instance.steps.values()))
+
+    Simulation(Long, Order(), promises=[note]).exhaust(1)
+
+    assert cancelled == {1, 2, 3, 4, 5}
+
+
+def test_states_tell_how_long_ago_a_step_was_first_sent() -> None:
+    """-1 and -2 have the same hash."""
+    record = StepRecord("reserve", first_sent_at=BEGINNING)
+    moments = [BEGINNING + number * timedelta(minutes=10) for number in range(4)]
+
+    assert len({hash(States(())._record(record, now, [])) for now in moments}) == 4
+
+
+def test_states_tell_an_act_that_will_be_refused_from_one_that_will_not() -> None:
+    """Refused is what was decided on an older revision; else how often a saga moved matters to nobody."""
+    run: Run[Order] = Run(SHAPES["comp"], Scripted({"sending reserve 1": "lost"}))
+    while not run.instance.steps:
+        run.world.step(BEGINNING + timedelta(hours=4))
+    states, now = States(()), run.instance
+    moved_on = replace(now, revision=now.revision + 1)
+
+    def differ() -> bool:
+        keys = []
+        for instance in (now, moved_on):
+            run.database.instances[now.id] = instance
+            keys.append(states.key(run))
+        return keys[0] != keys[1]
+
+    assert not differ()
+    run.world.after(3, lambda: None, (ACTS, now.id, now.revision, "reserve", "retries"))
+    assert differ()
+    run.world.after(3, lambda: None, (ACTS, now.id, None, "reserve", "completes"))
+    run.world._agenda[:] = [planned for planned in run.world.planned() if planned.what[2:3] == (None,)]
+    assert not differ()
+    run.database.add_act(ActRow(0, now.id, Act.RETRY, "ann", "why", BEGINNING, revision=now.revision))
+    assert differ()
+
+
+def test_states_tell_a_cancel_before_an_answer_comes_from_one_after_it() -> None:
+    """What comes within a second falls between two messages."""
+    cancelled: set[Phase] = set()
+
+    def note(run: Run[Order]) -> None:
+        if run.instance.outcome is not None and run.instance.outcome.kind is OutcomeKind.CANCELLED:
+            cancelled.add(run.step("reserve").phase)
+
+    Simulation(Comp, Order(), promises=[note]).exhaust(1)
+
+    assert cancelled == {Phase.COMPENSATED}

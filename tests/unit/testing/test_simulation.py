@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from sagas_framework import Command, Compensation, DefinitionError, Reply, Saga, Service, Status, Steps
+from sagas_framework import (
+    Command,
+    Compensation,
+    ConfigurationError,
+    Context,
+    DefinitionError,
+    Participant,
+    Reply,
+    Saga,
+    Service,
+    Status,
+    Steps,
+)
+from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
 from sagas_framework.testing import BrokenPromise, Run, Simulation
 
 warehouse = Service("warehouse")
@@ -74,6 +90,38 @@ class SlowSaga(Saga[State], name="slow", version=1):
     pick = step.command(Pick, lambda state: Pick(order=state.order), pivot=True, timeout=timedelta(days=3))
 
 
+class PatientSaga(Saga[State], name="patient", version=1):
+    pick = step.command(
+        Pick,
+        lambda state: Pick(order=state.order),
+        compensation=lambda state: PutBack(shelf=None),
+        timeout=timedelta(hours=2),
+    )
+
+
+class EternalSaga(Saga[State], name="eternal", version=1):
+    pick = step.command(Pick, lambda state: Pick(order=state.order), pivot=True, timeout=timedelta(days=3650))
+
+
+def warehouse_with(*, undoes: bool = True) -> Participant:
+    """A participant whose second call ever makes the saga's shelf another one."""
+    participant = Participant(warehouse, inbox=MemoryInbox(MemoryDatabase()))
+    calls = []
+
+    @participant.handles(Pick)
+    def pick(command: Pick, context: Context) -> Picked:
+        calls.append(command)
+        return Picked(shelf="the second" if len(calls) == 2 else "")
+
+    if undoes:
+
+        @participant.undoes(PutBack)
+        def put_back(command: PutBack, context: Context) -> None:
+            pass
+
+    return participant
+
+
 def test_a_run_tells_its_status_state_history_and_messages() -> None:
     run = Simulation(PickSaga, State(order=1)).replay({})
 
@@ -129,9 +177,119 @@ def test_a_saga_that_may_take_days_is_given_them() -> None:
     simulation.check(30)
 
 
+def test_something_may_go_wrong_after_the_last_timeout_too() -> None:
+    assert Simulation(PickSaga, State(order=1)).faults_stop == 2400
+    assert Simulation(SlowSaga, State(order=1)).faults_stop > timedelta(days=3).total_seconds()
+
+    run = Simulation(PatientSaga, State(order=1)).replay(
+        {"warehouse is stopped": "after 0 s for 7300 s", "handling undo pick 1": "fails"}
+    )
+
+    assert run.step("pick").tries == 2
+
+
+def test_years_of_waiting_do_not_take_years() -> None:
+    assert Simulation(EternalSaga, State(order=1)).exhaust(0).schedules == 1
+
+
 def test_a_step_without_an_inbox_is_not_simulated() -> None:
     class ThankSaga(Saga[State], name="thank", version=1):
         thank = step.task("post.thank", lambda state: {"order": state.order}, pivot=True)
 
     with pytest.raises(DefinitionError, match=r"ThankSaga\.thank is done by post, which keeps no inbox"):
         Simulation(ThankSaga, State(order=1))
+
+
+# ---- mistakes of the test ---------------------------------------------------------------------------
+
+
+def test_numbers_that_make_no_sense_are_refused() -> None:
+    simulation = Simulation(PickSaga, State(order=1))
+
+    with pytest.raises(ValueError, match="faults=-1: the least is 0"):
+        simulation.exhaust(-1)
+    with pytest.raises(ValueError, match="runs=0: at least one"):
+        simulation.check(0)
+    with pytest.raises(ValueError, match="sagas=0: there must be at least one"):
+        Simulation(PickSaga, State(order=1), sagas=0)
+
+
+def test_a_participant_without_a_handler_is_not_taken_for_one_that_refuses() -> None:
+    """The saga would be compensated each time, and every promise kept."""
+    nothing = Participant(warehouse, inbox=MemoryInbox(MemoryDatabase()))
+    simulation = Simulation(PickSaga, State(order=1), participants=[nothing])
+
+    with pytest.raises(
+        DefinitionError, match=r"PickSaga\.pick would always be refused: .* warehouse\.pick\."
+    ):
+        simulation.exhaust(0)
+    with pytest.raises(DefinitionError, match=r"PickSaga\.pick would always be refused"):
+        simulation.check(1)
+
+
+def test_a_participant_that_cannot_undo_what_it_does_is_the_tests_mistake() -> None:
+    simulation = Simulation(PickSaga, State(order=1), participants=[warehouse_with(undoes=False)])
+
+    with pytest.raises(DefinitionError, match=r"but not PutBack"):
+        simulation.exhaust(0)
+
+
+def test_of_each_service_there_is_one_participant() -> None:
+    with pytest.raises(DefinitionError, match="Two participants of one service"):
+        Simulation(PickSaga, State(order=1), participants=[warehouse_with(), warehouse_with()])
+
+
+def test_a_handler_that_remembers_former_runs_is_told_from_a_broken_promise() -> None:
+    def it_is_the_first_shelf(run: Run[State]) -> Iterator[str]:
+        if run.state.shelf:
+            yield "it is the second shelf"
+
+    def simulation() -> Simulation[State]:
+        return Simulation(
+            PickSaga, State(order=1), participants=[warehouse_with()], promises=[it_is_the_first_shelf]
+        )
+
+    with pytest.raises(ConfigurationError, match=r"not when it was replayed.*remembers something"):
+        simulation().exhaust(1)
+    with pytest.raises(ConfigurationError, match=r"gave another run.*remembers something"):
+        simulation().check(20)
+
+
+def test_a_promise_may_assert_and_still_tells_the_schedule() -> None:
+    def everything_is_picked(run: Run[State]) -> None:
+        assert run.status is Status.COMPLETED, "not\neverything"
+
+    simulation = Simulation(PickSaga, State(order=1), promises=[everything_is_picked])
+
+    with pytest.raises(BrokenPromise, match="everything_is_picked raised AssertionError: not") as found:
+        simulation.exhaust(1)
+
+    assert "simulation.replay({" in str(found.value)
+    with pytest.raises(BrokenPromise, match="everything_is_picked raised AssertionError: not"):
+        simulation.check(50)
+
+
+def test_what_is_printed_can_be_pasted_whatever_a_promise_says() -> None:
+    def everything_is_picked(run: Run[State]) -> Iterator[str]:
+        if run.status is not Status.COMPLETED:
+            yield "it is\nnot 'picked'"
+
+    simulation = Simulation(PickSaga, State(order=1), promises=[everything_is_picked])
+    with pytest.raises(BrokenPromise) as found:
+        simulation.exhaust(1)
+    _, printed, _ = re.split(r"\n\n(?=    def|     0\.000)", str(found.value))
+    names: dict[str, Any] = {"simulation": simulation}
+
+    exec(textwrap.dedent(printed), names)
+
+    with pytest.raises(BrokenPromise, match="it is\nnot 'picked'"):
+        names["test_it_is_not_picked"]()
+
+
+def test_a_choice_that_is_no_choice_there_is_told() -> None:
+    simulation = Simulation(PickSaga, State(order=1))
+
+    with pytest.raises(ValueError, match=r"'fail' never happens at 'handling pick 1'.*\n.*\n  fails\n"):
+        simulation.replay({"handling pick 1": "fail"})
+
+    assert simulation.replay({"sending pick 1": "late 12.345 s"}).status is Status.COMPLETED
