@@ -53,7 +53,9 @@ def examine_broker(installation: Installation) -> Examination:
         else:
             with contextlib.closing(connection):
                 connection.connect()
-            examination.look(_other_transport(connection), "it is reached; it has no types of queues")
+            examination.look(
+                _other_transport(installation, connection), "it is reached; it has no types of queues"
+            )
     except (amqp.AccessRefused, amqp.NotAllowed) as error:
         examination.add([_turned_away(url, error)])
     except (ConfigurationError, OperationalError) as error:
@@ -81,15 +83,25 @@ def _unreachable(url: str, error: Exception) -> Finding:
     return Finding(
         Rule.BROKER,
         Severity.WRONG,
-        f"The broker {masked_broker(url)} could not be asked: {_first_line(error)}",
+        f"The broker {masked_broker(url)} could not be asked: {_told(error)}",
         "Nothing is known of its queues; workers wait until it is back.",
         "broker_url",
         "an address at which it answers; then ask again",
     )
 
 
-def _other_transport(connection: Connection) -> Iterator[Finding]:
-    if connection.transport_cls != "memory":
+def _other_transport(installation: Installation, connection: Connection) -> Iterator[Finding]:
+    if connection.transport_cls == "memory":
+        if installation.started and installation.pool != "solo":
+            yield Finding(
+                Rule.BROKER,
+                Severity.WRONG,
+                f"The broker is the memory of one process, and the pool is {installation.pool}.",
+                "What is sent in a child of the pool stays there: no saga gets an answer.",
+                "broker_url",
+                "RabbitMQ, or have all of it in one process with EmbeddedWorkers",
+            )
+    else:
         yield Finding(
             Rule.BROKER,
             Severity.UNKNOWN,
@@ -104,7 +116,7 @@ def _turned_away(url: str, error: Exception) -> Finding:
     return Finding(
         Rule.PERMISSIONS,
         Severity.LOSES,
-        f"The broker {masked_broker(url)} refuses us: {_first_line(error)}",
+        f"The broker {masked_broker(url)} refuses us: {_told(error)}",
         "No command is sent or taken.",
         "broker_url",
         "a user, password and virtual host that the broker knows",
@@ -210,7 +222,7 @@ class _Broker:
                 with contextlib.suppress(TimeoutError):
                     self._amqp.drain_events(timeout=left)
         except amqp.AccessRefused as error:
-            return "refused", str(error)
+            return "refused", _told(error)
         if self._blocked:
             return "blocked", ""
         return ("yes", "") if answered else ("silent", "")
@@ -271,6 +283,18 @@ class Declaration:
     durable: bool = True
     auto_delete: bool = False
 
+    @property
+    def severity(self) -> Severity:
+        """How grave it is not to have it: no saga needs a queue of the team's own."""
+        return Severity.WRONG if self.contract is None else Severity.LOSES
+
+    @property
+    def without_it(self) -> str:
+        """What comes of not having it."""
+        if self.contract is None:
+            return "tasks of your own are not sent, and a worker that takes from it ends"
+        return "commands are not sent, or not taken"
+
 
 # ---- queues -----------------------------------------------------------------------------------------
 
@@ -293,7 +317,7 @@ def _queues(installation: Installation, broker: _Broker, examination: Examinatio
         if no is None:
             examination.in_order.append(f"the queue {name} is there as it is declared")
         else:
-            examination.add([_refused(name, no)])
+            examination.add([_refused(declaration, no)])
     if absent:
         examination.in_order.append(f"not there yet, and made by the first worker: {listed(absent)}")
 
@@ -341,9 +365,9 @@ def _unlike(
             write += "; dead letters and limits are set by a policy: rabbitmqctl set_policy"
     return Finding(
         Rule.QUEUE,
-        Severity.LOSES,
+        declaration.severity,
         f"On the broker the queue {name} has {told}.",
-        "RabbitMQ refuses whoever declares it otherwise: commands are not sent, or not taken.",
+        f"RabbitMQ refuses whoever declares it otherwise: {declaration.without_it}.",
         setting,
         write,
     )
@@ -353,13 +377,13 @@ def _kind(argument: str, value: str) -> str:
     return "classic" if argument == "x-queue-type" and value == "none" else value
 
 
-def _refused(name: str, no: amqp.ChannelError) -> Finding:
+def _refused(declaration: Declaration, no: amqp.ChannelError) -> Finding:
     if isinstance(no, amqp.AccessRefused):
         return Finding(
             Rule.PERMISSIONS,
-            Severity.LOSES,
-            f"The broker does not let us use the queue {name}: {_first_line(no)}",
-            "Commands there are not sent, or not taken.",
+            declaration.severity,
+            f"The broker does not let us use the queue {declaration.name}: {_told(no)}",
+            f"Then {declaration.without_it}.",
             "permissions of the broker's user",
             "configure, write and read: rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'",
         )
@@ -367,16 +391,16 @@ def _refused(name: str, no: amqp.ChannelError) -> Finding:
         return Finding(
             Rule.QUEUE,
             Severity.WRONG,
-            f"Somebody has the queue {name} alone.",
+            f"Somebody has the queue {declaration.name} alone.",
             "Until that connection ends nobody else sends to it or takes from it.",
             "the declarations of this queue",
             "durable, and not exclusive",
         )
     return Finding(
         Rule.QUEUE,
-        Severity.LOSES,
-        f"The broker refuses the queue {name} as it is declared here: {_first_line(no)}",
-        "Commands there are not sent, or not taken.",
+        declaration.severity,
+        f"The broker refuses the queue {declaration.name} as it is declared here: {_told(no)}",
+        f"Then {declaration.without_it}.",
         "the declarations of this queue",
         "what the broker takes, the same everywhere",
     )
@@ -526,5 +550,7 @@ def _delayed_delivery(installation: Installation, broker: _Broker) -> Iterator[F
         )
 
 
-def _first_line(error: object) -> str:
-    return str(error).strip().partition("\n")[0]
+def _told(error: Exception) -> str:
+    """The first line of what the broker or the network says, as a sentence."""
+    line = str(getattr(error, "reply_text", None) or error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."

@@ -13,11 +13,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sagas_framework.core.why import in_words
 from sagas_framework.doctor.findings import Area, Examination, Finding, Rule, Severity
 from sagas_framework.doctor.installation import ORCHESTRATOR, Installation, listed
-from sagas_framework.errors import SagasError, SchemaOutdated
+from sagas_framework.errors import ConfigurationError, SagasError, SchemaOutdated
 from sagas_framework.health import check_database, database_trouble, is_alive
 from sagas_framework.participant import CLOCK_SKEW
 from sagas_framework.storage.database import Database
-from sagas_framework.storage.engine import reading
+from sagas_framework.storage.engine import is_refused, reading
 from sagas_framework.storage.ports import Beat, StoreUnavailable
 from sagas_framework.storage.reads import read_beats
 
@@ -101,10 +101,16 @@ def _unreachable(error: Exception, database: Database) -> Finding:
         Rule.DATABASE,
         Severity.WRONG,
         database_trouble(error, str(database)) if not isinstance(error, SagasError) else str(error),
-        "Nothing is known of it; workers wait until it is back.",
+        f"Nothing is known of it; {_meanwhile(error)}.",
         "the database's address",
         "one at which it answers; then ask again",
     )
+
+
+def _meanwhile(error: Exception) -> str:
+    if isinstance(error, ConfigurationError) or (isinstance(error, DBAPIError) and is_refused(error)):
+        return "workers end at their start"
+    return "workers wait until it is back"
 
 
 def _sqlite(connection: Connection) -> Iterator[Finding]:

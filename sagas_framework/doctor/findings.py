@@ -87,6 +87,10 @@ class Rule(StrEnum):
     RESULT_BACKEND = "result-backend"
 
 
+NEEDED: Final = frozenset({Rule.POOL, Rule.SCHEMA})
+"""What a worker looks at before it examines anything: it would not start if somebody accepted it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it should be, or cannot be seen.
@@ -177,10 +181,14 @@ class Report:
         return not any(finding.severity in bad for finding in self)
 
     def accept(self, names: Collection[str]) -> None:
-        """Make notes of the findings under these rules: somebody knows of them and wants them so."""
+        """Make notes of the findings under these rules, but for what is `NEEDED`: somebody wants them so."""
+        acceptable = set(names) - {rule.value for rule in NEEDED}
 
         def accepted(finding: Finding) -> Finding:
-            if finding.rule.value not in names or finding.severity not in (Severity.LOSES, Severity.WRONG):
+            if finding.rule.value not in acceptable or finding.severity not in (
+                Severity.LOSES,
+                Severity.WRONG,
+            ):
                 return finding
             what = f"{finding.what} ({ACCEPT_VARIABLE} accepts it.)"
             return replace(finding, severity=Severity.NOTE, what=what)
@@ -200,8 +208,19 @@ class Report:
 
 
 def accepted_rules(value: str | None, note: Callable[[Finding], None]) -> set[str]:
-    """The rules that `ACCEPT_VARIABLE` names; a name that is no rule's is told."""
+    """The rules that `ACCEPT_VARIABLE` names; a name that is no rule's, or cannot be accepted, is told."""
     names = {name.strip() for name in (value or "").split(",") if name.strip()}
+    if needed := sorted(names & {rule.value for rule in NEEDED}):
+        note(
+            Finding(
+                Rule.ACCEPTED,
+                Severity.WRONG,
+                f"{ACCEPT_VARIABLE} names {', '.join(map(repr, needed))}.",
+                "No worker starts without that, whoever accepts it.",
+                ACCEPT_VARIABLE,
+                "leave it out, and mend what is found",
+            )
+        )
     if unknown := sorted(names - {rule.value for rule in Rule}):
         note(
             Finding(

@@ -124,7 +124,7 @@ _EXPECTED: Final = (
     _Expected(
         Rule.RECONNECT,
         "broker_connection_retry_on_startup",
-        lambda value: value is True,
+        lambda value: value is None or bool(value),  # None: as broker_connection_retry says
         "A worker that starts while the broker is away ends instead of waiting for it.",
         "True",
     ),
@@ -286,8 +286,8 @@ def _two_brokers(installation: Installation) -> Iterator[Finding]:
 def _place(url: str) -> tuple[tuple[str, int | None], tuple[str, str]]:
     """`((host, port), (transport, virtual host))` of an address; of several, that of the first."""
     first = urlsplit(url.partition(";")[0])
-    transport = "amqp" if first.scheme == "pyamqp" else first.scheme
-    port = first.port or (5672 if transport == "amqp" else None)
+    transport = "amqp" if first.scheme in ("pyamqp", "amqps") else first.scheme
+    port = first.port or {"amqp": 5672, "pyamqp": 5672, "amqps": 5671}.get(first.scheme)
     return (first.hostname or "localhost", port), (transport, unquote(first.path[1:]) or "/")
 
 

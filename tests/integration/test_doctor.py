@@ -175,10 +175,12 @@ def test_an_examination_at_a_start_takes_less_than_a_second(rabbitmq_url: str, p
     installation = meals(rabbitmq_url, postgres_url, started=STARTED)
     examine(installation)  # what is imported and made once
 
-    begun = time.monotonic()
-    examine(installation)
+    def took() -> float:
+        begun = time.monotonic()
+        examine(installation)
+        return time.monotonic() - begun
 
-    assert time.monotonic() - begun < 1
+    assert min(took() for _ in range(3)) < 1  # the machine may be busy with something else
 
 
 # ---- queues -----------------------------------------------------------------------------------------
@@ -245,6 +247,19 @@ def test_queues_of_the_teams_own_may_be_as_they_like(rabbitmq_url: str, sqlite_u
 
     assert examination.findings == []
     assert "the queue reports is there as it is declared" in examination.in_order
+
+
+def test_a_queue_of_the_teams_own_that_is_there_otherwise_keeps_no_worker_from_starting(
+    rabbitmq_url: str, sqlite_url: str
+) -> None:
+    declare(rabbitmq_url, "reports", {"x-max-priority": 3})
+    installation = cook(rabbitmq_url, sqlite_url)
+    installation.conf.task_queues = [*installation.conf.task_queues, KombuQueue("reports")]
+
+    examination = examine_broker(installation)
+
+    assert found(examination) == [(Rule.QUEUE, WRONG)]
+    assert "tasks of your own" in examination.findings[0].why
 
 
 def test_a_queue_that_somebody_has_alone_is_found(rabbitmq_url: str, sqlite_url: str) -> None:
@@ -407,6 +422,7 @@ def test_a_user_that_the_broker_does_not_know_is_refused_without_telling_the_pas
 
     assert found(examination) == [(Rule.PERMISSIONS, LOSES)]
     assert "secret" not in examination.findings[0].told + examination.subject
+    assert examination.findings[0].what.endswith(".")
 
 
 def test_a_broker_without_memory_is_told_and_the_examination_ends(
@@ -465,6 +481,21 @@ def test_a_worker_does_not_start_on_a_database_that_forgets_unless_somebody_acce
         refuse_unsound(installation)
     monkeypatch.setenv("SAGA_DOCTOR_ACCEPT", "durability")
     refuse_unsound(installation)
+
+
+def test_of_a_database_that_refuses_us_it_is_not_said_that_workers_wait_for_it(postgres_url: str) -> None:
+    installation = cook("memory://", postgres_url)
+    told = []
+    for url in (f"{postgres_url}_not_there", "postgresql://ann@127.0.0.1:1/orders"):
+        elsewhere = Participant(kitchen, database=url)
+        examination = examine_database(replace(installation, participant=elsewhere))
+        assert found(examination) == [(Rule.DATABASE, WRONG)]
+        assert examination is not None
+        told.append(examination.findings[0].told)
+
+    assert "refuses us" in told[0]
+    assert "workers end at their start" in told[0]
+    assert "workers wait until it is back" in told[1]
 
 
 @pytest.mark.parametrize(("minutes", "severities"), [(0, []), (2, [NOTE]), (-12, [WRONG])])

@@ -35,7 +35,7 @@ from tests.stress.matrix.counting import Count, Disagreement, Mark, count, still
 from tests.stress.matrix.disk import Disk
 from tests.stress.matrix.proxy import Proxy
 from tests.stress.matrix.report import BEGIN, END, markdown, write_into
-from tests.stress.matrix.running import Column, Result
+from tests.stress.matrix.running import ACTS, Column, Result, fewest_approved
 from tests.stress.matrix.saboteur import HOLD, Saboteur, Trap
 from tests.stress.matrix.table import CELLS, ROWS, Deed, select
 from tests.unit.core.stories import CREATE_ORDER, new_instance
@@ -85,9 +85,9 @@ class Books:
         with self.engine.begin() as connection:
             connection.execute(insert(Ticket).values(row))
 
-    def authorization(self, saga: str, amount: int = 20) -> None:
+    def authorization(self, saga: str, amount: int = 20, status: str = "AUTHORIZED") -> None:
         key = operation_id(saga, "authorize_card")
-        row = {"operation_key": key, "card_id": 1, "amount": Decimal(amount), "status": "AUTHORIZED"}
+        row = {"operation_key": key, "card_id": 1, "amount": Decimal(amount), "status": status}
         with self.engine.begin() as connection:
             connection.execute(insert(Authorization).values(row))
 
@@ -135,6 +135,18 @@ PLANTED: dict[str, tuple[Callable[[Books], None], str]] = {
     ),
     "money is authorized twice": (lambda b: b.authorization(SAGAS[0]), "authorizations: 3 there, 2 due"),
     "money of a rejected order": (lambda b: b.authorization(SAGAS[2]), "authorizations: 3 there, 2 due"),
+    "a ticket was made twice, and one of them taken back": (
+        lambda b: b.ticket(SAGAS[0], "REJECTED"),
+        "tickets: made more than once",
+    ),
+    "a ticket was made twice, and both of them taken back": (
+        lambda b: b.ticket(SAGAS[2], "REJECTED"),
+        "tickets: made more than once",
+    ),
+    "money was authorized twice, and one of them reversed": (
+        lambda b: b.authorization(SAGAS[0], status="REVERSED"),
+        "authorizations: made more than once",
+    ),
     "no money was authorized": (
         lambda b: b.run("DELETE FROM authorizations WHERE id = 1"),
         "authorizations: 1 there, 2 due",
@@ -216,6 +228,15 @@ def test_a_message_that_was_set_aside_fails_the_cell() -> None:
         column_of(Platform(aside="accounting_service"))._see_what_was_set_aside()
 
 
+def test_only_where_time_runs_out_or_operators_cancel_fewer_orders_may_be_approved() -> None:
+    cells = {cell.name: cell for cell in CELLS}
+
+    assert fewest_approved(cells["batch_taken:kill"], 75) == 75
+    assert fewest_approved(cells["acts_decided:kill"], 75) == 75 - ACTS
+    assert fewest_approved(cells["acts_decided:kill"], ACTS - 1) == 0
+    assert fewest_approved(cells["batch_taken:stop"], 75) == 0
+
+
 # ---- the table ------------------------------------------------------------------------------------
 
 
@@ -283,6 +304,26 @@ def test_results_of_other_code_or_of_fewer_orders_are_not_gone_on_with(tmp_path:
     Notes.read(tmp_path / "results.json", "yesterday").add(passed(CELLS[0].name))
 
     assert Notes.read(tmp_path / "results.json", "today").results == {}
+
+
+def test_a_result_is_not_noted_when_the_code_has_changed_since_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = CELLS[:3]
+    states = iter(["as it was", "as it was too", "not seen"])
+    bench = SimpleNamespace(
+        run=lambda cell: passed(cell.name), undisturbed=lambda: 3.5, close=lambda: None, troubles=[]
+    )
+    monkeypatch.setattr(program, "Bench", lambda *_: bench)
+    monkeypatch.setattr(program, "code_digest", lambda: next(states))
+    notes = Notes.read(tmp_path / "results.json", "as it was with 100 orders")
+    servers: Any = None
+
+    failed = program._run([first, second, third], servers, tmp_path, 100, notes, "as it was")
+
+    assert failed == 1
+    assert list(notes.results) == [first.name]
+    assert "the code has changed since the run began" in capsys.readouterr().out
 
 
 def test_the_page_shows_each_cell_the_sums_and_the_machine() -> None:

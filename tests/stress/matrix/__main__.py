@@ -84,11 +84,15 @@ class Notes:
 
 
 def code_digest() -> str:
-    """Of every module that the matrix runs: what was found of another state proves nothing of this one."""
+    """Of every module that the matrix runs, and of the versions that it depends on.
+
+    What was found of another state proves nothing of this one.
+    """
     digest = hashlib.sha256()
     folders = ("sagas_framework", "app_common", *SERVICES, "tests/stress/matrix")
     files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
-    for file in (*files, ROOT / "tests" / "servers.py", ROOT / "tests" / "stress" / "fleet.py"):
+    others = ("tests/servers.py", "tests/stress/fleet.py", "requirements.lock")
+    for file in (*files, *(ROOT / other for other in others)):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -121,7 +125,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     data = Path(os.environ.get("CRASH_MATRIX_DATA") or ROOT / "var" / "crash-matrix")
-    notes = Notes.read(data / "results.json", f"{code_digest()} with {orders} orders")
+    digest = code_digest()
+    notes = Notes.read(data / "results.json", f"{digest} with {orders} orders")
     left = notes.left(cells)
     if not left:  # asked again after all was done: it is meant anew
         notes.drop(cells)
@@ -132,7 +137,7 @@ def main() -> int:
         print(f"The crash matrix starts servers of its own. {missing}", file=sys.stderr)
         return 2
     try:
-        failed = _run(left, servers, data, orders, notes)
+        failed = _run(left, servers, data, orders, notes, digest)
         if notes.complete and notes.undisturbed is not None:
             told = markdown(
                 notes.results,
@@ -151,8 +156,12 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _run(cells: list[Cell], servers: Servers, data: Path, orders: int, notes: Notes) -> int:
-    """Run the cells; how many failed, with the columns whose databases contradict each other in the end."""
+def _run(cells: list[Cell], servers: Servers, data: Path, orders: int, notes: Notes, digest: str) -> int:
+    """Run the cells; how many failed, with the columns whose databases contradict each other in the end.
+
+    Args:
+        digest: of the code that `notes` tell of; once it is another one no result is noted any more.
+    """
     print(f"{len(cells)} cells of {len(CELLS)} are run, with {orders} orders each", flush=True)
     folder = data / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     bench, failed = Bench(servers, folder, orders), 0
@@ -162,6 +171,14 @@ def _run(cells: list[Cell], servers: Servers, data: Path, orders: int, notes: No
             print(f"undisturbed: {notes.undisturbed:g} s", flush=True)
         for number, cell in enumerate(cells, 1):
             result = bench.run(cell)
+            if code_digest() != digest:  # every worker was started from the files as they were just then
+                failed += 1
+                print(
+                    f"FAILED: the code has changed since the run began, at {cell.name} or before; run it "
+                    "from a checkout of its own",
+                    flush=True,
+                )
+                break
             notes.add(result)
             failed += result.why is not None
             told = f"{result.recovery:g} s" if result.why is None else f"FAILED: {result.why}"

@@ -113,6 +113,7 @@ def _tickets(query: Query, mark: Mark, approved: Iterable[str]) -> None:
         Counter(row.operation_key for row in kept),
         Counter(operation_id(saga, "create_restaurant_ticket") for saga in approved),
     )
+    _once("tickets", rows)
     if waiting := [row.id for row in kept if row.status != "APPROVED"]:
         raise Disagreement(f"tickets of approved orders are not approved: {waiting[:3]}")
 
@@ -120,15 +121,17 @@ def _tickets(query: Query, mark: Mark, approved: Iterable[str]) -> None:
 def _authorizations(query: Query, mark: Mark, approved: Mapping[str, Decimal]) -> Decimal:
     rows = query(
         "accounting_service",
-        "SELECT * FROM authorizations WHERE id > :mark AND status = 'AUTHORIZED'",
+        "SELECT * FROM authorizations WHERE id > :mark",
         mark=mark.authorizations,
     )
+    kept = [row for row in rows if row.status != "REVERSED"]
     expected = {operation_id(saga, "authorize_card"): price for saga, price in approved.items()}
-    _same("authorizations", Counter(row.operation_key for row in rows), Counter(expected.keys()))
-    for row in rows:
+    _same("authorizations", Counter(row.operation_key for row in kept), Counter(expected.keys()))
+    _once("authorizations", rows)
+    for row in kept:
         if row.amount != expected[row.operation_key]:
             raise Disagreement(f"{row.amount} are authorized where {expected[row.operation_key]} were due")
-    return sum((row.amount for row in rows), Decimal(0))
+    return sum((row.amount for row in kept), Decimal(0))
 
 
 def _same(what: str, found: Counter[str], expected: Counter[str]) -> None:
@@ -138,3 +141,10 @@ def _same(what: str, found: Counter[str], expected: Counter[str]) -> None:
             f"{what}: {found.total()} there, {expected.total()} due; "
             f"missing: {sorted(missing.elements())[:3]}, too many: {sorted(extra.elements())[:3]}"
         )
+
+
+def _once(what: str, rows: Iterable[Any]) -> None:
+    """What was done twice and taken back once is not there any more, and was done twice all the same."""
+    made = Counter(row.operation_key for row in rows)
+    if twice := sorted(key for key, times in made.items() if times > 1):
+        raise Disagreement(f"{what}: made more than once, whatever became of them: {twice[:3]}")

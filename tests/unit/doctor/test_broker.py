@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sagas_framework import Queue, QueueType, Saga, Steps
 from sagas_framework.doctor.broker import examine_broker, read_difference, version_rules
 from sagas_framework.doctor.findings import Rule, Severity
+from sagas_framework.doctor.installation import Started
 from tests.unit.core.stories import OrderState
 from tests.unit.doctor.installations import BROKER, orchestrator, participant, told
 
@@ -90,6 +92,14 @@ def test_a_broker_that_cannot_be_asked_is_wrong_and_its_password_is_not_told(add
     assert told(examination.findings) == [(Rule.BROKER, WRONG)]
     assert examination.in_order == []
     assert "secret" not in examination.subject + examination.findings[0].told
+    assert examination.findings[0].what.endswith(".")
+
+
+def test_a_broker_in_memory_does_not_go_with_a_pool_of_processes() -> None:
+    started = Started(pool="prefork", node="cook@box", processes=2, prefetch=1, time_limit=None)
+
+    assert told(examine_broker(participant("memory://", started=started)).findings) == [(Rule.BROKER, WRONG)]
+    assert examine_broker(participant("memory://", started=replace(started, pool="solo"))).findings == []
 
 
 def test_a_broker_in_memory_is_in_order() -> None:

@@ -79,12 +79,20 @@ def test_a_worker_that_would_lose_an_order_does_not_start_and_says_all_of_it(
     assert any("task_acks_late is off." in message for message in caplog.messages)
 
 
-def test_what_is_accepted_does_not_keep_a_worker_from_starting(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
-    monkeypatch.setenv(ACCEPT_VARIABLE, "serializer, schema, database")
+def test_what_is_accepted_does_not_keep_a_worker_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "examine_database", lambda _installation: None)
+    monkeypatch.setenv(ACCEPT_VARIABLE, "serializer, database")
 
     refuse_unsound(participant("memory://", accept_content=["yaml"]))
+
+
+def test_what_no_worker_starts_without_cannot_be_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ACCEPT_VARIABLE, "pool,schema")
+
+    found = examine(participant("memory://", worker_pool="threads"))
+
+    assert {f.rule for f in found.of(LOSES)} == {Rule.POOL, Rule.SCHEMA}
+    assert [f.what for f in found.of(WRONG)] == [f"{ACCEPT_VARIABLE} names 'pool', 'schema'."]
 
 
 def test_a_name_that_is_no_rules_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_the_librarys_own_settings_are_in_order(broker: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "finding"),
     [
-        ("broker_connection_retry_on_startup", None, (Rule.RECONNECT, WRONG)),
+        ("broker_connection_retry_on_startup", False, (Rule.RECONNECT, WRONG)),
         ("broker_connection_retry", False, (Rule.RECONNECT, WRONG)),
         ("broker_connection_max_retries", 100, (Rule.RECONNECT, WRONG)),
         ("broker_channel_error_retry", True, (Rule.RECONNECT, WRONG)),
@@ -81,6 +81,13 @@ def test_a_setting_of_the_teams_own_is_found_by_name(
     assert findings[0].what.endswith(".")
     assert findings[0].why.endswith(".")
     assert finding not in before
+
+
+def test_a_setting_that_is_left_to_another_is_judged_by_that_one() -> None:
+    left: dict[str, Any] = {"broker_connection_retry_on_startup": None}
+
+    assert bad(participant(**left)) == []
+    assert bad(participant(**left, broker_connection_retry=False)) == [(Rule.RECONNECT, WRONG)]
 
 
 def test_settings_that_only_matter_with_rabbitmq_are_let_be_on_another_broker() -> None:
@@ -139,6 +146,8 @@ def test_an_annotation_on_one_task_is_seen() -> None:
         ("amqp://guest:secret@elsewhere:1//", [WRONG]),
         ("amqp://guest:other@127.0.0.1:1//?heartbeat=5", []),
         ("pyamqp://guest:secret@127.0.0.1:1/", []),
+        ("amqps://guest:secret@127.0.0.1:1/", []),
+        ("amqps://guest:secret@127.0.0.1/", [WRONG]),
     ],
 )
 def test_commands_and_replies_on_two_brokers_are_found_and_no_password_is_told(
