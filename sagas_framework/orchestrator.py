@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,6 +27,7 @@ from sagas_framework.core.events import (
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.lost import Horizons
+from sagas_framework.core.records import replace
 from sagas_framework.errors import DefinitionError, UnknownSaga
 from sagas_framework.points import Point, reach
 from sagas_framework.saga import Definitions, LocalStep, SagaDefinition

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, assert_never
@@ -43,6 +43,7 @@ from sagas_framework.core.inbox import (
 from sagas_framework.core.inbox import (
     Undo as UndoVerdict,
 )
+from sagas_framework.core.records import replace
 from sagas_framework.errors import ConfigurationError, DefinitionError, Failure, Unavailable
 from sagas_framework.messages import (
     Command,

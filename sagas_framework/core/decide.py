@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar, assert_never
 
@@ -45,6 +44,7 @@ from sagas_framework.core.instance import (
     with_due,
     with_waiting,
 )
+from sagas_framework.core.records import replace
 from sagas_framework.messages import Command, Compensation, WireProtocol, settle_task
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 

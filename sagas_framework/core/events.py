@@ -22,7 +22,7 @@ class Result(StrEnum):
     FAILED = "failed"  # a transient fault: the next attempt may succeed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Started:
     """The saga's row was found and nothing was done for it yet."""
 
@@ -30,7 +30,7 @@ class Started:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReplyReceived:
     """A participant answered.
 
@@ -50,7 +50,7 @@ class ReplyReceived:
     error: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TimerFired:
     """A moment of the row has come.
 
@@ -66,7 +66,7 @@ class TimerFired:
     unattended: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LocalRan:
     """A local step ran in its savepoint: with a new `state`, or with an `error` and rolled back."""
 
@@ -78,7 +78,7 @@ class LocalRan:
     error: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unroutable:
     """The broker had no queue for a command. It stays in flight, and is sent again if it may be."""
 
@@ -87,7 +87,7 @@ class Unroutable:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Confirmed:
     """The broker has a message that nobody will answer (`Outgoing.unanswered`)."""
 
@@ -106,7 +106,7 @@ class Act(StrEnum):
     CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OperatorActed:
     """A person decided something about the saga.
 
@@ -132,7 +132,7 @@ class OperatorActed:
 Event = Started | ReplyReceived | TimerFired | LocalRan | Unroutable | Confirmed | OperatorActed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outgoing:
     """A command to publish after the commit. Equal decisions make equal messages.
 
@@ -161,7 +161,7 @@ class Outgoing:
     unanswered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recorded:
     """A line of the history: ``<step>.running``, ``parked``, ... with what belongs to it."""
 
@@ -171,7 +171,7 @@ class Recorded:
     detail: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LocalCall:
     """A local step to run now, inside the transaction; its result comes back as `LocalRan`."""
 
@@ -179,7 +179,7 @@ class LocalCall:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """What happens next. Nothing has happened yet.
 
@@ -202,7 +202,7 @@ class Decision:
     raised: tuple[tuple[str, Exception], ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """Numbers that hold for every saga of an orchestrator.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 
@@ -14,11 +15,13 @@ class Kind(StrEnum):
     SETTLE = "settle"
 
 
+@lru_cache(maxsize=10_000)
 def operation_id(saga_id: str, step: str) -> str:
     """One per step and saga, for every attempt, its undoing and its settling (rule 1)."""
     return str(uuid5(UUID(saga_id), step))
 
 
+@lru_cache(maxsize=10_000)
 def message_id(saga_id: str, step: str, kind: Kind, attempt: int) -> str:
     """One per attempt; sending again keeps it. It only matches replies (rule 2)."""
     return str(uuid5(UUID(saga_id), f"{step}|{kind.value}|{attempt}"))

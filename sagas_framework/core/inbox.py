@@ -42,7 +42,7 @@ class SettleAnswer(StrEnum):
     YOURS_TO_UNDO = "yours_to_undo"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """A reply as it is kept in the row, and sent from it."""
 
@@ -57,7 +57,7 @@ class Stored:
         return None if value is None else cls(Result(value["result"]), value["payload"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InboxRow:
     """One operation.
 
@@ -82,7 +82,7 @@ class InboxRow:
     undo_reply: Stored | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delivery:
     """A message as the inbox sees it. `known`, `hand_over`: what the saga says (rules 9 and 17)."""
 
@@ -93,26 +93,26 @@ class Delivery:
     hand_over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Execute:
     """Run the handler."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Undo:
     """Run the undo handler with the stored reply, close the row as undone, then give `answer`."""
 
     answer: Stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """Answer from the row; nothing changes."""
 
     reply: Stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Close:
     """Close the row without running anything, and answer."""
 
@@ -120,7 +120,7 @@ class Close:
     answer: Stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Drop:
     """No reply: it is being handled right now, and will be sent again."""
 

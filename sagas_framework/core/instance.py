@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from sagas_framework.core.ids import Kind
+from sagas_framework.core.records import replace
 
 
 class Status(StrEnum):
@@ -36,7 +37,7 @@ class OutcomeKind(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """The reason in a form for machines (`kind`, `name`) and people (`message`)."""
 
@@ -75,7 +76,7 @@ class Phase(StrEnum):
     COMPENSATED = "compensated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flight:
     """A message sent and not yet answered.
 
@@ -106,7 +107,7 @@ class Flight:
     hand_over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Intent:
     """What an operator asked for, kept until the participant has said how the step stands."""
 
@@ -116,7 +117,7 @@ class Intent:
     reply: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepRecord:
     """What the row knows of one step.
 
@@ -166,7 +167,7 @@ class Cause(StrEnum):
     TURN = "turn"  # an orchestrator's next look at it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Waiting:
     """What an open saga waits for, so that sagas can be counted and grouped by it.
 
@@ -181,7 +182,7 @@ class Waiting:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SagaInstance:
     """One run of a saga.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.storage.memory import MemoryDatabase
 
 _LEDGER: Final = "simulation.effects"
+_NOTHING: Final[dict[str, list[int]]] = {}
 _CLOSED: Final = frozenset({RowState.WITHDRAWN, RowState.UNDONE, RowState.HANDED_OVER})
 
 
@@ -44,6 +45,15 @@ class Provider:
         self.there.discard(key)
 
 
+class Tally(NamedTuple):
+    """Of one operation: how often a handler's work was committed, and its undo handler's; and whether,
+    with what a third party keeps of it, the effect is `there` (once)."""
+
+    done: int
+    undone: int
+    there: int
+
+
 class Effects:
     """The effects of a run, wherever they are kept."""
 
@@ -68,14 +78,18 @@ class Effects:
         """Note that it was taken back."""
         _entry(rows, key)[1] += 1
 
+    def tally(self, key: str) -> Tally:
+        """What was committed for an operation."""
+        done = undone = 0
+        for database in self.databases:
+            entry = database.rows.get(_LEDGER, _NOTHING).get(key)
+            if entry is not None:
+                done, undone = done + entry[0], undone + entry[1]
+        return Tally(done, undone, done - undone + (key in self.provider.there))
+
     def count(self, key: str) -> int:
         """How often the operation's effect is there."""
-        done, undone = self._tally(key)
-        return done - undone + (key in self.provider.there)
-
-    def times_undone(self, key: str) -> int:
-        """How often its undo handler's work was committed."""
-        return self._tally(key)[1]
+        return self.tally(key).there
 
     def keys(self) -> Iterable[str]:
         """Every operation that ever had an effect."""
@@ -106,10 +120,6 @@ class Effects:
         finally:
             self.at_work.discard(key)
 
-    def times_done(self, key: str) -> int:
-        """How often a handler's work inside its transaction was committed."""
-        return self._tally(key)[0]
-
     def charged(self, name: str, key: str) -> None:
         """A handler's effect outside its transaction is there."""
         if self._closed(key):
@@ -117,7 +127,7 @@ class Effects:
 
     def committed(self, name: str, row: InboxRow, done_before: int) -> None:
         """An inbox row was committed, and a handler's work with it."""
-        if self._closed(row.key) and self.times_done(row.key) > done_before:
+        if self._closed(row.key) and self.tally(row.key).done > done_before:
             raise Broken(f"{name} is done after its tombstone")
         self.rows[row.key] = row
         if row.state is RowState.CLAIMED:
@@ -125,14 +135,6 @@ class Effects:
 
     def _closed(self, key: str) -> bool:
         return key in self.rows and self.rows[key].state in _CLOSED
-
-    def _tally(self, key: str) -> tuple[int, int]:
-        done = undone = 0
-        for database in self.databases:
-            entry = database.rows.get(_LEDGER, {}).get(key)
-            if entry is not None:
-                done, undone = done + entry[0], undone + entry[1]
-        return done, undone
 
 
 def _entry(rows: dict[str, Any], key: str) -> list[int]:

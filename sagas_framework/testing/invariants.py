@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
-from sagas_framework.core import ids
 from sagas_framework.core.events import Recorded
+from sagas_framework.core.ids import operation_id
 from sagas_framework.core.instance import OutcomeKind, Phase, SagaInstance, Status, StepRecord
 from sagas_framework.saga import SagaDefinition
-from sagas_framework.testing.effects import Effects
+from sagas_framework.testing.effects import Effects, Tally
 
 _LANDED: Final = frozenset(
     {
@@ -48,27 +48,36 @@ class View:
     history: Sequence[Recorded]
     effects: Effects
     taken: Mapping[str, str]
-    _counted: dict[str, int] = field(default_factory=dict, compare=False)
+    _tallied: dict[str, Tally] = field(default_factory=dict, compare=False)
+
+    def tally(self, record: StepRecord) -> Tally:
+        """How often the step's effect is there, and how often it was undone."""
+        found = self._tallied.get(record.name)
+        if found is None:
+            found = self.effects.tally(operation_id(self.instance.id, record.name))
+            self._tallied[record.name] = found
+        return found
 
     def count(self, record: StepRecord) -> int:
         """How often the step's effect is there."""
-        found = self._counted.get(record.name)
-        if found is None:
-            found = self.effects.count(operation_id(self.instance.id, record.name))
-            self._counted[record.name] = found
-        return found
+        return self.tally(record).there
 
     def by_hand(self, name: str) -> bool:
         """Whether a person took the step over."""
-        return any(line.step == name and any(line.detail.get(d) for d in _BY_HAND) for line in self.history)
+        return name in self.taken_over
+
+    @cached_property
+    def taken_over(self) -> frozenset[str]:
+        """The steps that a person took over."""
+        return frozenset(
+            line.step for line in self.history if line.step and any(map(line.detail.get, _BY_HAND))
+        )
 
     def stays(self, record: StepRecord) -> bool:
         """Whether the declaration says that there is nothing to undo."""
         index = self.definition.index(record.name)
         return index < self.definition.pivot and not self.definition.steps[index].undoable
 
-
-operation_id: Final = lru_cache(maxsize=4096)(ids.operation_id)
 
 Invariant = Callable[[View], Iterator[str]]
 
@@ -83,7 +92,7 @@ def at_most_once(view: View) -> Iterator[str]:
 def undone_at_most_once(view: View) -> Iterator[str]:
     """An undo handler's work is committed at most once for an operation."""
     for record in view.instance.steps.values():
-        times = view.effects.times_undone(operation_id(view.instance.id, record.name))
+        times = view.tally(record).undone
         if times > 1:
             yield f"{record.name} was undone {times} times"
 
@@ -245,12 +254,18 @@ def it_ends(view: View) -> Iterator[str]:
 
 def excuses(view: View) -> frozenset[Hashable]:
     """Whatever lets an invariant look away. A run that has more of it may hide what another one breaks."""
-    effects, words = view.effects, (*_NEED_A_PERSON, *_LEAVE_A_CLAIM)
+    effects = view.effects
     return frozenset(
         [
-            *(word for word in words if any(word in choice for choice in view.taken.values())),
-            *(("by hand", view.instance.id, step) for step in view.instance.steps if view.by_hand(step)),
+            *_words_in(tuple(view.taken.values())),
+            *(("by hand", view.instance.id, step) for step in view.taken_over),
             *(("killed", key) for key in effects.killed),
             *(("claimed", key, n) for key, most in effects.claimed.items() for n in range(1, most + 1)),
         ]
     )
+
+
+@lru_cache(maxsize=4096)
+def _words_in(choices: tuple[str, ...]) -> tuple[str, ...]:
+    words = (*_NEED_A_PERSON, *_LEAVE_A_CLAIM)
+    return tuple(word for word in words if any(word in choice for choice in choices))

@@ -37,12 +37,16 @@ class Memento:
 def _copied(values: dict[str, Any], containers: list[tuple[str, bool]]) -> dict[str, Any]:
     copied = dict(values)
     for name, nested in containers:
-        value = copied[name]
-        copied[name] = value = value.copy() if type(value) in _PLAIN else copy.copy(value)
+        copied[name] = value = _copy(copied[name])
         if nested:
             for key, inner in value.items():
-                value[key] = copy.copy(inner)
+                if isinstance(inner, _CONTAINERS):
+                    value[key] = _copy(inner)
     return copied
+
+
+def _copy(container: Any) -> Any:
+    return container.copy() if type(container) in _PLAIN else copy.copy(container)
 
 
 def _nested(value: Any) -> bool:

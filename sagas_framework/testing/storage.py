@@ -202,7 +202,7 @@ class SimulatedInbox:
                 self._world.say(f"{name} finds its key busy and is dropped")
                 raise Busy(key)
             self._world.say(f"{name} finds its key busy and races")
-        mine, done_before = key not in self._held, self._effects.times_done(key)
+        mine, done_before = key not in self._held, self._effects.tally(key).done
         self._held.add(key)
         fate = _COMMITTING[0]
         turn: _SimulatedTurn | None = None

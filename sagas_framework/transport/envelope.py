@@ -187,6 +187,7 @@ def reply_received(envelope: Envelope, at: datetime) -> ReplyReceived:
 
 # ---- the wire -------------------------------------------------------------------------------------
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -260,7 +261,7 @@ def to_wire(envelope: Envelope) -> WireMessage:
     # A plain task's worker would take it for where the result backend rpc:// wants results.
     if envelope.reply_to and envelope.protocol is not WireProtocol.CELERY:
         properties["reply_to"] = envelope.reply_to
-    body = json.dumps(_body(envelope), separators=(",", ":"))
+    body = _ENCODER.encode(_body(envelope))
     once = envelope.protocol is not WireProtocol.INBOX
     return WireMessage(envelope.queue, headers, properties, body.encode(), once)
 

@@ -47,7 +47,7 @@ def test_a_cancel_while_a_command_is_in_flight_leaves_no_effect(moment: float) -
     run = COMP.replay({}, meanwhile={moment: lambda run: run.operator(Act.CANCEL)})
 
     assert run.step("reserve").phase is Phase.COMPENSATED
-    assert run.executions("reserve") == run.effects.times_undone(run.key("reserve")) == 1
+    assert run.executions("reserve") == run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 

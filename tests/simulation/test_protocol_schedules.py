@@ -137,7 +137,7 @@ def test_a1b_a_copy_that_does_execute_is_undone_with_the_step_that_failed(monkey
     run = CANCELLED_IN_THE_PAUSE.run()
 
     assert run.effects.executions[run.key("reserve"), 1] == 2
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 
@@ -219,7 +219,7 @@ def test_w7_w8_a_command_has_executed_and_its_timeout_is_over() -> None:
     assert run.sent.count("reserve 1") > 1
     assert "reserve 2" not in run.sent
     assert run.executions("reserve") == 1
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 
@@ -257,7 +257,7 @@ def test_w5_a_compensation_has_undone_and_its_timeout_is_over() -> None:
     assert "reserve.parked" in run.words
     assert run.sent.count("undo reserve 1") > 3
     assert "undo reserve 2" not in run.sent
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 
@@ -270,7 +270,7 @@ def test_w6_a7_a_copy_of_a_failed_try_comes_and_then_the_next_try() -> None:
     first, again = seconds_of(run, "answer to undo reserve 1 is sent")
     assert failed == first < again < seconds_of(run, "undo reserve 2 is sent")[0]
     assert run.step("reserve").tries == 2
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 
@@ -339,7 +339,7 @@ def test_a6_the_command_commits_between_the_compensations_look_and_its_commit(mo
     (undone,) = seconds_of(run, "undo reserve 1: the inbox says undone")
     assert 5 < done < 20 < undone
     assert seconds_of(run, "undo reserve 1: the inbox says withdrawn") == []
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.count("reserve") == 0
     assert run.status is Status.COMPENSATED
 

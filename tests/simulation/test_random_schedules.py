@@ -14,6 +14,7 @@ import pytest
 
 from sagas_framework import Status
 from sagas_framework.testing import BrokenPromise, Scripted, Simulation
+from sagas_framework.testing.effects import Tally
 from tests.simulation.shapes import SHAPES, Comp, Order, sown
 
 RUNS: Final = int(os.environ.get("SAGAS_SIMULATION_RUNS", "300"))
@@ -101,10 +102,10 @@ def test_the_seeds_come_to_every_end_by_every_kind_of_fault() -> None:
 def test_a_schedule_that_breaks_a_promise_is_shrunk_and_told_as_a_test(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(self: Any, key: str) -> int:
-        return 1  # as if no undo ever worked
+    def broken(self: Any, key: str) -> Tally:
+        return Tally(1, 0, 1)  # as if no undo ever worked
 
-    monkeypatch.setattr("sagas_framework.testing.effects.Effects.count", broken)
+    monkeypatch.setattr("sagas_framework.testing.effects.Effects.tally", broken)
     simulation = Simulation(Comp, Order())
 
     with pytest.raises(BrokenPromise) as found:
@@ -117,7 +118,7 @@ def test_a_schedule_that_breaks_a_promise_is_shrunk_and_told_as_a_test(
 
 
 def test_only_the_faults_that_a_failure_needs_are_left_of_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sagas_framework.testing.effects.Effects.count", lambda self, key: 1)
+    monkeypatch.setattr("sagas_framework.testing.effects.Effects.tally", lambda self, key: Tally(1, 0, 1))
     schedule = {
         "an operator cancels": "after 0.005 s",
         "handling undo reserve 1": "fails",

@@ -218,7 +218,7 @@ def test_08_the_command_commits_first_and_the_compensation_comes_again_to_undo_i
     run = COMP.replay({"handling reserve 1": "takes 20 s", "an operator cancels": "after 2 s"})
 
     assert run.last_row("reserve").state is RowState.UNDONE
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.status is Status.COMPENSATED
 
 
@@ -314,7 +314,7 @@ def test_10_a_failed_try_of_a_compensation_that_comes_again_is_answered_and_the_
         }
     )
 
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.step("reserve").tries == 2
     assert run.status is Status.COMPENSATED
 
@@ -326,7 +326,7 @@ def test_10_a_compensation_whose_reply_is_lost_ten_times_undoes_once() -> None:
     )
 
     assert run.sent.count("undo reserve 1") == 11
-    assert run.effects.times_undone(run.key("reserve")) == 1
+    assert run.effects.tally(run.key("reserve")).undone == 1
     assert run.status is Status.COMPENSATED
 
 
@@ -472,7 +472,7 @@ def test_16_a_compensation_that_is_completed_by_hand_is_not_done_as_well_when_th
 
     assert run.last_row("reserve").state is RowState.HANDED_OVER
     assert "reserve.handed_over" in run.words
-    assert run.effects.times_undone(run.key("reserve")) == 0
+    assert run.effects.tally(run.key("reserve")).undone == 0
     assert run.status is Status.COMPENSATED
 
 
