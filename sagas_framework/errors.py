@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class SagasError(Exception):
@@ -18,8 +18,21 @@ class ConfigurationError(SagasError):
     """A setting is wrong: an address that cannot be read or is refused, a schema that is old, ..."""
 
 
+NEWER: Final = "A newer release has upgraded it: deploy that one here, too."
+
+
 class SchemaOutdated(ConfigurationError):
-    """The database lacks tables that this release needs; the message has the command to run."""
+    """The database is not at the schema of this release.
+
+    Args:
+        what: where it is instead.
+        how: the command that brings it there; None if it is the release that is older.
+    """
+
+    def __init__(self, what: str, how: str | None) -> None:
+        super().__init__(f"{what} Run: {how}" if how else f"{what} {NEWER}")
+        self.what = what
+        self.how = how
 
 
 class UnknownSaga(SagasError):

@@ -184,11 +184,11 @@ def check_database(database: Database, worker: str) -> None:
     file = database.engine.url.database
     is_file = database.engine.dialect.name == "sqlite" and file and not file.startswith((":", "file:"))
     if is_file and not Path(file or "").exists():  # connecting would leave an empty one behind
-        raise NoDatabase(f"The database {database} does not exist. Run: {how}")
+        raise NoDatabase(f"The database {database} does not exist.", how)
     try:
         database.check()
     except SchemaOutdated as outdated:
-        raise SchemaOutdated(str(outdated).rpartition("Run: ")[0] + f"Run: {how}") from None
+        raise SchemaOutdated(outdated.what, outdated.how and how) from None
 
 
 def database_trouble(error: Exception, address: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sagas_framework.core.why import in_words
 from sagas_framework.doctor.findings import Area, Examination, Finding, Rule, Severity
 from sagas_framework.doctor.installation import ORCHESTRATOR, Installation, listed
-from sagas_framework.errors import ConfigurationError, SagasError, SchemaOutdated
+from sagas_framework.errors import NEWER, ConfigurationError, SagasError, SchemaOutdated
 from sagas_framework.health import check_database, database_trouble, is_alive
 from sagas_framework.participant import CLOCK_SKEW
 from sagas_framework.storage.database import Database
@@ -85,14 +85,13 @@ def examine_database(installation: Installation) -> Examination | None:
 
 
 def _outdated(outdated: SchemaOutdated, worker: str) -> Finding:
-    what, _, _ = str(outdated).rpartition(" Run: ")
     return Finding(
         Rule.SCHEMA,
         Severity.LOSES,
-        what,
+        outdated.what,
         "No worker of this release can keep a saga there.",
         "the schema",
-        f"saga -A {worker} db upgrade",
+        f"saga -A {worker} db upgrade" if outdated.how else NEWER,
     )
 
 

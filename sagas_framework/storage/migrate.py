@@ -26,11 +26,16 @@ def upgrade(
     """Run the migrations that the database lacks, in one transaction; their names, oldest first.
 
     Two services that upgrade the same database at once do so one after the other.
+
+    Raises:
+        SchemaOutdated: the database is at a schema that only a newer release knows; nothing was changed.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         directory = _directory(scripts)
+        if unknown := _versions(connection, version_table) - _known(directory):
+            raise _outdated(engine, version_table, unknown, directory, None)
         ran: list[str] = []
 
         def steps(revision: Any, _context: MigrationContext) -> list[Any]:
@@ -50,20 +55,14 @@ def check_schema(
     """Compare the database's version with this release's.
 
     Raises:
-        SchemaOutdated: it is older (or newer than this release knows); the message has the command `how`.
+        SchemaOutdated: it is older, with the command `how`, or newer than this release knows.
     """
     with reading(engine) as connection:
-        versions = table(version_table, column("version_num"))
-        there = inspect(connection).has_table(version_table)
-        current = set(connection.scalars(select(versions.c.version_num))) if there else set()
-    wanted = set(_directory(scripts).get_heads())
-    if current != wanted:
-        have = ", ".join(sorted(current)) or "none"
-        address = masked(engine.url.render_as_string(hide_password=False))
-        raise SchemaOutdated(
-            f"The database {address} is at schema {have} ({version_table}), and this release needs "
-            f"{', '.join(sorted(wanted))}. Run: {how}"
-        )
+        current = _versions(connection, version_table)
+    directory = _directory(scripts)
+    if current != set(directory.get_heads()):
+        known = current <= _known(directory)
+        raise _outdated(engine, version_table, current, directory, how if known else None)
 
 
 def difference(engine: Engine) -> list[Any]:
@@ -75,6 +74,29 @@ def difference(engine: Engine) -> list[Any]:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": ours})
         return list(compare_metadata(context, metadata))
+
+
+def _versions(connection: Connection, version_table: str) -> set[str]:
+    """The schemas that the database says it is at."""
+    if not inspect(connection).has_table(version_table):
+        return set()
+    return set(connection.scalars(select(table(version_table, column("version_num")).c.version_num)))
+
+
+def _known(directory: ScriptDirectory) -> set[str]:
+    return {script.revision for script in directory.walk_revisions()}
+
+
+def _outdated(
+    engine: Engine, version_table: str, current: set[str], directory: ScriptDirectory, how: str | None
+) -> SchemaOutdated:
+    have = ", ".join(sorted(current)) or "none"
+    address = masked(engine.url.render_as_string(hide_password=False))
+    return SchemaOutdated(
+        f"The database {address} is at schema {have} ({version_table}), and this release needs "
+        f"{', '.join(sorted(directory.get_heads()))}.",
+        how,
+    )
 
 
 def _directory(scripts: Path) -> ScriptDirectory:

@@ -69,6 +69,23 @@ def test_check_fails_on_an_old_schema_with_the_command_to_run(shop: Shop) -> Non
     assert shop.json("db", "check", exit_code=1)["databases"][0]["current"] is False
 
 
+@pytest.mark.parametrize("command", [["db", "check"], ["db", "upgrade"], ["list"]], ids=" ".join)
+def test_a_schema_that_only_a_newer_release_knows_is_left_alone_and_asks_for_that_release(
+    shop: Shop, command: list[str]
+) -> None:
+    with shop.sagas.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE saga_alembic_version SET version_num = '9001'")
+
+    result = shop.say(*command)
+
+    assert result.exit_code == 1
+    assert "is at schema 9001 (saga_alembic_version), and this release needs 0001" in result.stderr
+    assert result.stderr.endswith("A newer release has upgraded it: deploy that one here, too.\n")
+    assert result.stderr.count("\n") == 1
+    with shop.sagas.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM saga_alembic_version").scalar() == "9001"
+
+
 def test_looking_at_a_sqlite_file_that_is_not_there_makes_none(folder: Path) -> None:
     (folder / "worker.py").write_text(WORKER)
 
@@ -110,7 +127,7 @@ def test_an_unreachable_database_is_one_line_without_the_password(folder: Path, 
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
 def test_an_old_schema_is_one_line_with_the_command_to_run(shop: Shop, command: list[str]) -> None:
     with shop.sagas.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE saga_alembic_version SET version_num = '0000'")
+        connection.exec_driver_sql("DELETE FROM saga_alembic_version")
 
     result = shop.say(*command)
 

@@ -145,6 +145,21 @@ def test_an_old_schema_loses_with_the_command_that_mends_it(tmp_path: Path) -> N
     assert finding.write == "saga -A order_service.worker db upgrade"
 
 
+def test_a_schema_of_a_newer_release_loses_and_asks_for_that_release(tmp_path: Path) -> None:
+    installation = orchestrator(database=f"sqlite:///{tmp_path}/orders.sqlite3")
+    assert installation.sagas is not None
+    installation.sagas.upgrade()
+    with installation.sagas.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE saga_alembic_version SET version_num = '9001'")
+
+    examination = examine_database(installation)
+
+    assert examination is not None
+    (finding,) = examination.findings
+    assert (finding.rule, finding.severity) == (Rule.SCHEMA, LOSES)
+    assert finding.write == "A newer release has upgraded it: deploy that one here, too."
+
+
 def test_a_database_that_is_away_is_wrong_and_its_password_is_not_told() -> None:
     examination = examine_database(orchestrator(database="postgresql://ann:secret@127.0.0.1:1/orders"))
 
