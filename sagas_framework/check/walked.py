@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from sagas_framework.check.findings import Finding, Severity, found, listed
 from sagas_framework.check.paths import Fault, Hook, Walk, What
+from sagas_framework.errors import DefinitionError
 from sagas_framework.examples import example
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 
-UNWALKED: Final = frozenset({"example-needed", "hook-raises"})
+UNWALKED: Final = frozenset({"example-needed", "not-walked", "hook-raises", "wrong-message"})
 """Codes of what keeps a walk from going further: a diagram or a table of it lacks what comes after."""
 
 
@@ -28,15 +29,14 @@ def of_walk(walk: Walk) -> Iterator[Finding]:
 def _no_example(walk: Walk) -> Iterator[Finding]:
     saga = walk.definition
     for step, error in walk.missing:
-        where = "the saga" if not step else "what comes after it"
-        yield found(
-            saga,
-            Severity.WARNING,
-            "example-needed",
-            f"No example of {error.model.__name__} can be guessed ({error.why}), so {where} was not walked.",
-            f"Give its field one: Field(examples=[...]) in {error.model.__name__}.",
-            step=step,
-        )
+        what = f"No example of {error.model.__name__} can be guessed ({error.why}), so"
+        instead = f"Give its field one: Field(examples=[...]) in {error.model.__name__}."
+        if step:
+            told = f"{what} what comes after it was not walked."
+            yield found(saga, Severity.WARNING, "example-needed", told, instead, step=step)
+        else:  # nothing was looked at: that must not pass for a saga in order
+            told = f"{what} the saga was not walked."
+            yield found(saga, Severity.ERROR, "not-walked", told, instead)
 
 
 def _refusals_after_pivot(walk: Walk) -> Iterator[Finding]:
@@ -123,6 +123,15 @@ def _hook_raises(walk: Walk, fault: Fault) -> Finding:
         if _leaves_something_before(saga, fault.step)
         else ""
     )
+    if isinstance(fault.error, DefinitionError):  # no other state makes the message that is declared of it
+        return found(
+            saga,
+            Severity.ERROR,
+            "wrong-message",
+            f"{its.capitalize()} makes something else: {fault.error}.{unseen} In a running saga {then}.",
+            "Return the message that the step declares.",
+            step=fault.step,
+        )
     return found(
         saga,
         Severity.WARNING,

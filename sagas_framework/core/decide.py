@@ -45,6 +45,7 @@ from sagas_framework.core.instance import (
     with_waiting,
 )
 from sagas_framework.core.records import replace
+from sagas_framework.errors import DefinitionError
 from sagas_framework.messages import Command, Compensation, WireProtocol, settle_task
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 
@@ -1285,7 +1286,7 @@ def _built(
 ) -> Command[Any] | Compensation[Any]:
     if wanted is None or not isinstance(made, wanted):
         name = wanted.__name__ if wanted else "a compensation"
-        raise TypeError(f"the hook made {made!r}, not {name}")
+        raise DefinitionError(f"the hook made {made!r}, not {name}")
     return made
 
 

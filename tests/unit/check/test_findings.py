@@ -260,6 +260,17 @@ def test_a_hook_that_needs_what_a_local_step_leaves_is_told_how_to_say_it() -> N
     assert "What a local step or a plain task leaves there" in found.instead
 
 
+def test_a_hook_that_makes_another_message_than_is_declared_is_an_error_whatever_the_state() -> None:
+    class Wrong(Saga[State], name="wrong", version=1):
+        charge = step.command(Charge, lambda s: Book(order_id=s.order_id), pivot=True)  # type: ignore[arg-type, return-value]
+
+    (found,) = check(Wrong)
+
+    assert codes([found]) == ["error wrong-message wrong.charge"]
+    assert "the hook made Book(order_id=1), not Charge" in found.what
+    assert found.instead == "Return the message that the step declares."
+
+
 def test_a_reply_that_cannot_be_taken() -> None:
     def forget(state: State, reply: TicketCreated) -> None:
         raise LookupError("no such ticket")
@@ -326,7 +337,7 @@ def test_a_state_without_an_example_is_not_walked() -> None:
 
     (found,) = check(Wrong)
 
-    assert codes([found]) == ["warning example-needed wrong"]
+    assert codes([found]) == ["error not-walked wrong"]
     assert "Field(examples=[...]) in Coded" in found.instead
 
 
@@ -338,7 +349,7 @@ def test_a_state_that_is_no_json_is_not_walked() -> None:
     class Wrong(Saga[Odd], name="wrong", version=1):
         charge = Steps(Odd).command(Charge, lambda s: Charge(order_id=s.order_id), pivot=True)
 
-    assert codes(check(Wrong)) == ["warning example-needed wrong"]
+    assert codes(check(Wrong)) == ["error not-walked wrong"]
 
 
 def test_a_reply_without_an_example_is_told_and_the_rest_is_walked() -> None:

@@ -468,5 +468,5 @@ def test_a_request_that_makes_another_command_is_a_fault_of_ours() -> None:
 
     assert run.sent == []
     assert run.outcome is not None
-    assert run.outcome.name == "TypeError"
+    assert run.outcome.name == "DefinitionError"
     assert run.outcome.message.endswith("not CreateTicket")
