@@ -230,7 +230,8 @@ class SimulatedInbox:
 
     def forget(self, before: datetime, limit: int = 1000) -> int:
         gone = self._inner.forget(before, limit)
-        self._backing.look()
+        if gone:
+            self._backing.look()
         return gone
 
     def quarantine(self, message: Quarantined) -> None:
