@@ -11,7 +11,18 @@ STAMP := .venv/.installed
 # Participants of the former library, for the tests: they need versions that we cannot have beside ours.
 OLD_STAMP := .venv-old/.installed
 OLD_LOCK := tests/old_participants/requirements.lock
+# What `make bench-peers` measures, each in an environment of its own.
+PEER_LOCKS := $(patsubst %.in,%.lock,$(wildcard benchmarks/peers/*.in))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The official AsyncAPI parser, renderer and diff, run by the node that the lock brings.
+NODE_MODULES := tools/asyncapi/node_modules
+NODE_STAMP := $(NODE_MODULES)/.installed
+# What the docs sites serve to browsers.
+ASYNCAPI_UI := build/asyncapi-ui
+UI_STAMP := $(ASYNCAPI_UI)/.copied
+# The application runs without it, too; then its docs pages say what to run.
+PAGES = $(MAKE) --no-print-directory asyncapi NPM_FLAGS=--fetch-retries=0 || \
+	echo "==> no npm packages: the docs pages will show nothing but a link to their documents" >&2
 
 # The resolver that writes the lock; nothing else needs it.
 UV_VERSION := 0.13.8
@@ -21,14 +32,16 @@ QUICK_TESTS := tests/unit tests/simulation tests/contract
 
 .PHONY: help
 help: ## Print this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(STAMP) ## Run the whole application in one process: SQLite and a broker in memory
+	@$(PAGES)
 	@$(BIN)/python -m app_common.demo
 
 .PHONY: local
 local: $(STAMP) ## Run the whole application as one process per service, on RabbitMQ and PostgreSQL
+	@$(PAGES)
 	@$(BIN)/python -m app_common.local
 
 .PHONY: check
@@ -37,13 +50,21 @@ check: static ## Format, lint, types, imports and the quick tests: run it before
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
 
 .PHONY: test
-test: static $(OLD_STAMP) ## Everything: what `make check` does, with every test
+test: static asyncapi $(OLD_STAMP) ## Everything: what `make check` does, with every test
 	@echo "==> tests: all"
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
 
 .PHONY: crash-matrix
 crash-matrix: $(STAMP) ## Break something at every named point, on real servers (CELLS='batch_*:kill': only these)
 	@CELLS='$(CELLS)' $(BIN)/python -m tests.stress.matrix
+
+.PHONY: bench
+bench: $(STAMP) ## Measure our own sagas on real servers (BENCH='plain --rounds 1': less of it)
+	@$(BIN)/python -m benchmarks.ours $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## Measure saga-framework 0.1, Celery, DBOS and Restate beside ours, in the same way
+	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
 .PHONY: browser
 browser: ## Install a browser for the tests of the pages, where there is none (Debian, as root)
@@ -53,6 +74,9 @@ browser: ## Install a browser for the tests of the pages, where there is none (D
 		apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 \
 			--no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
+.PHONY: asyncapi
+asyncapi: $(UI_STAMP) ## Install what checks AsyncAPI documents and what their pages are drawn with
+
 .PHONY: pictures
 pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real browser
 	@$(BIN)/python -m tools.pictures
@@ -60,6 +84,14 @@ pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real b
 .PHONY: docs
 docs: $(STAMP) ## Write the generated parts of the pages anew: diagrams and tables of sagas
 	@$(BIN)/python -m tools.generated
+
+.PHONY: contracts
+contracts: $(NODE_STAMP) ## Write the AsyncAPI documents anew, and say what breaks who is of the last release
+	@$(BIN)/python -m tools.contracts
+
+.PHONY: contracts-released
+contracts-released: $(NODE_STAMP) ## The same, and keep them as those of the last release: when a release is made
+	@$(BIN)/python -m tools.contracts --released
 
 .PHONY: static
 static: $(STAMP)
@@ -78,7 +110,7 @@ format: $(STAMP) ## Format the code and apply the safe fixes
 	@$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(UV) ## Write the locks anew, ours from pyproject.toml (LOCK_FLAGS=--upgrade: newest versions)
+lock: $(UV) ## Write all locks anew, ours from pyproject.toml (LOCK_FLAGS=--upgrade: newest versions)
 	@$(UV) pip compile pyproject.toml --quiet --all-extras --group dev \
 		--universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
@@ -87,11 +119,17 @@ lock: $(UV) ## Write the locks anew, ours from pyproject.toml (LOCK_FLAGS=--upgr
 		--universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
 		--output-file $(OLD_LOCK)
-	@echo "requirements.lock and $(OLD_LOCK) are up to date"
+	@for peer in $(PEER_LOCKS); do $(UV) pip compile $${peer%.lock}.in --quiet \
+		--universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links $(LOCK_FLAGS) \
+		--output-file $$peer; done
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tools/asyncapi --package-lock-only --ignore-scripts \
+		--omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error >/dev/null
+	@echo "requirements.lock, $(OLD_LOCK), $(PEER_LOCKS) and that of tools/asyncapi are up to date"
 
 .PHONY: clean
 clean: ## Remove the environment, builds and caches
-	@rm -rf .venv .venv-lock .venv-old build dist *.egg-info
+	@rm -rf .venv .venv-lock .venv-old $(NODE_MODULES) build dist *.egg-info
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path "*/node_modules/*" -type d -prune -exec rm -rf {} +
 
@@ -116,6 +154,20 @@ $(OLD_STAMP): $(OLD_LOCK) | $(STAMP)
 	@$(BIN)/python -m venv --clear .venv-old
 	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes --requirement $(OLD_LOCK)
+	@touch $@
+
+# Scripts of packages do not run, and what is installed is what the lock's hashes say, from any registry.
+$(NODE_STAMP): tools/asyncapi/package.json tools/asyncapi/package-lock.json | $(STAMP)
+	@echo "==> installing the AsyncAPI tools (a quarter of a minute, once)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix tools/asyncapi --ignore-scripts --no-audit --no-fund --loglevel=error \
+		$(NPM_FLAGS) >/dev/null
+	@touch $@
+
+$(UI_STAMP): $(NODE_STAMP)
+	@mkdir -p $(ASYNCAPI_UI)
+	@cd $(NODE_MODULES)/@asyncapi/react-component && \
+		cp LICENSE browser/standalone/index.js browser/standalone/index.js.LICENSE.txt styles/default.min.css \
+			"$(CURDIR)/$(ASYNCAPI_UI)"
 	@touch $@
 
 $(UV):

@@ -19,7 +19,8 @@ def _no_float(value: object) -> object:
     return value
 
 
-Amount = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, max_digits=12, decimal_places=2)]
+# The bounds come first, so that they are those of the number also in its JSON schema.
+Amount = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2), BeforeValidator(_no_float)]
 
 
 class Money(TypeDecorator[Decimal]):

@@ -14,11 +14,12 @@ A participant is a function; everything that makes it run once, or be undone onc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, assert_never
 from uuid import uuid4
 
@@ -277,6 +278,11 @@ class Participant:
         if task in self._handlings:
             raise DefinitionError(f"{task} has a handler already; a task is handled by one function.")
         self._handlings[task] = handling
+
+    @property
+    def handlings(self) -> Mapping[str, Handling]:
+        """What it takes, by task, in the order in which it was registered."""
+        return MappingProxyType(self._handlings)
 
     @property
     def tasks(self) -> Iterable[str]:

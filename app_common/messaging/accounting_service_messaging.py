@@ -1,5 +1,7 @@
 """What the accounting service is asked: to authorize an amount on a card, or to let go of it again."""
 
+from pydantic import Field
+
 from app_common.money import Amount
 from sagas_framework import Command, Compensation, Failure, Reply, Service
 
@@ -13,7 +15,7 @@ class InsufficientBalance(Failure):
 class CardAuthorized(Reply):
     """The amount is set aside on the card."""
 
-    transaction_id: int
+    transaction_id: int = Field(examples=[11])
 
 
 class AuthorizeCard(
@@ -21,8 +23,8 @@ class AuthorizeCard(
 ):
     """Set the amount aside on the card."""
 
-    card_id: int
-    amount: Amount
+    card_id: int = Field(examples=[23])
+    amount: Amount = Field(examples=["42.50"])
 
 
 class ReverseAuthorization(
@@ -30,4 +32,4 @@ class ReverseAuthorization(
 ):
     """Let go of the amount. `transaction_id` is None when `AuthorizeCard` was never answered."""
 
-    transaction_id: int | None
+    transaction_id: int | None = Field(examples=[11])

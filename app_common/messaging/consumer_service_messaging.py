@@ -1,5 +1,7 @@
 """What the consumer service is asked: do we deliver to this consumer?"""
 
+from pydantic import Field
+
 from sagas_framework import Command, Failure, Service
 
 consumer_service = Service("consumer_service")
@@ -14,4 +16,4 @@ class VerifyConsumerDetails(
 ):
     """Say whether the consumer may order."""
 
-    consumer_id: int
+    consumer_id: int = Field(examples=[70])

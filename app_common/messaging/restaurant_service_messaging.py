@@ -1,5 +1,8 @@
 """What the restaurant service is asked: to open, approve or reject the kitchen's ticket for an order."""
 
+from pydantic import Field
+
+from app_common.magic import Dish
 from sagas_framework import Command, Compensation, Failure, Message, Reply, Service
 
 restaurant_service = Service("restaurant_service")
@@ -20,14 +23,14 @@ class KitchenOffline(Failure):
 class OrderItem(Message):
     """A dish and how many of it."""
 
-    name: str
-    quantity: int
+    name: str = Field(examples=[Dish.PLAIN.value])
+    quantity: int = Field(examples=[2])
 
 
 class TicketCreated(Reply):
     """The kitchen has the ticket and does not cook it yet."""
 
-    ticket_id: int
+    ticket_id: int = Field(examples=[7])
 
 
 class CreateTicket(
@@ -35,15 +38,15 @@ class CreateTicket(
 ):
     """Open a ticket that waits for its approval."""
 
-    order_id: int
-    customer_id: int
+    order_id: int = Field(examples=[1])
+    customer_id: int = Field(examples=[70])
     items: list[OrderItem]
 
 
 class RejectTicket(Compensation[CreateTicket], service=restaurant_service, name="reject_ticket"):
     """Close the ticket unapproved. `ticket_id` is None when `CreateTicket` was never answered."""
 
-    ticket_id: int | None
+    ticket_id: int | None = Field(examples=[7])
 
 
 class ApproveTicket(
@@ -51,4 +54,4 @@ class ApproveTicket(
 ):
     """Let the kitchen cook."""
 
-    ticket_id: int
+    ticket_id: int = Field(examples=[7])

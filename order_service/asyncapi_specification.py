@@ -1,0 +1,19 @@
+"""What this service says to others, as AsyncAPI: ``python -m order_service.asyncapi_specification``."""
+
+from app_common.specifications import CONTACT, LICENSE
+from order_service.orchestrator import sagas, settings
+from sagas_framework.asyncapi import Specification
+
+specification = Specification(
+    "order_service",
+    title="Order service",
+    version="1.0.0",
+    description="Takes orders, and runs the saga that creates each across the other services.",
+    contact=CONTACT,
+    license=LICENSE,
+    broker=settings.celery_broker,
+    sends=sagas,
+)
+
+if __name__ == "__main__":
+    print(specification.yaml(), end="")

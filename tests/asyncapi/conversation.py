@@ -1,0 +1,153 @@
+"""Sagas of the order platform that together make its services say all that they ever say to each other.
+
+Most are launches of the homepage. For the rest something is changed in a service's database in mid-saga: no
+order makes the ticket vanish that is to be approved, or the authorization that is to be reversed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, LiteralString
+
+import psycopg
+
+from app_common.magic import Dish
+from order_service.launches import LAUNCHES
+from sagas_framework.core.ids import operation_id
+from tests.acceptance.application import Application
+from tests.servers import wait_until
+
+APPROVAL: Final = "approve_restaurant_ticket"
+TABLES: Final[dict[str, LiteralString]] = {
+    "consumer_service": "consumers",
+    "restaurant_service": "tickets",
+    "accounting_service": "authorizations",
+}
+"""Where each participant keeps what its first step of the saga does."""
+
+WITHIN: Final = 90.0  # seconds for a saga to get anywhere: the workers share two cores with other tests
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Drives the application through its front door, its command line and its databases."""
+
+    application: Application
+
+    def run(self) -> None:
+        """Every launch and every refusal; returns when all sagas have ended."""
+        self._ended(self._launch("/run-success-saga"))  # every worker is up
+        # Those with pauses of seconds first; while one waits the others run.
+        silent = [self._launch(launch.path) for launch in LAUNCHES]
+        closed = self._order(Dish.OFF_HOURS)
+        unapproved, unreversed = (self._order(Dish.NEVER_APPROVED) for _ in range(2))
+        self._reject_the_ticket_that_is_being_approved(unapproved)
+        self._lose_the_authorization(unreversed)
+        self._take_over("create_restaurant_ticket", self._parked(silent))
+        self._take_over("authorize_card", unreversed)
+        for saga_id in (*silent, closed, unapproved, unreversed):
+            self._ended(saga_id)
+        for service, table in TABLES.items():
+            self._fail_for_want_of(service, table)
+
+    # ---- starting sagas -----------------------------------------------------------------------------
+
+    def _launch(self, path: str) -> str:
+        answer = self.application.ask("POST", path)
+        assert answer.status == 202, answer.body
+        return str(answer.json["saga_id"])
+
+    def _order(self, dish: str) -> str:
+        order = {
+            "consumer_id": 70,
+            "card_id": 1,
+            "price": "19.99",
+            "items": [{"name": dish, "quantity": 1}],
+        }
+        answer = self.application.ask("POST", "/orders", json.dumps(order))
+        assert answer.status == 202, answer.body
+        return str(answer.json["saga_id"])
+
+    # ---- changing what services believe -------------------------------------------------------------
+
+    def _reject_the_ticket_that_is_being_approved(self, saga_id: str) -> None:
+        """Approving it is tried again after a pause; then it is refused."""
+        self._wait_for(saga_id, f"{APPROVAL}.attempt_failed")
+        self._change(
+            "restaurant_service",
+            "UPDATE tickets SET status = 'REJECTED' WHERE operation_key = %(key)s",
+            operation_id(saga_id, "create_restaurant_ticket"),
+        )
+
+    def _lose_the_authorization(self, saga_id: str) -> None:
+        """Reversing it fails, as often as it is tried."""
+        self._wait_for(saga_id, f"{APPROVAL}.attempt_failed")
+        self._change(
+            "accounting_service",
+            "DELETE FROM authorizations WHERE operation_key = %(key)s",
+            operation_id(saga_id, "authorize_card"),
+        )
+        # From the third failure on the pauses are long enough for a person to step in.
+        failed = "authorize_card.compensation_failed"
+        wait_until(
+            lambda: self.application.entries(saga_id).count(failed) >= 3, f"{failed} in {saga_id}", WITHIN
+        )
+
+    def _fail_for_want_of(self, service: str, table: LiteralString) -> None:
+        """The participant has trouble of its own at its first step."""
+        self._tell(service, f"ALTER TABLE {table} RENAME TO lost")
+        saga = self._ended(self._order(Dish.PLAIN))
+        self._tell(service, f"ALTER TABLE lost RENAME TO {table}")
+        assert saga["outcome"]["name"] == "ProgrammingError", saga["outcome"]
+
+    def _change(self, service: str, statement: LiteralString, key: str) -> None:
+        changed = self._tell(service, statement, key=key)
+        assert changed == 1, f"{statement} changed {changed} rows"
+
+    def _tell(self, service: str, statement: LiteralString, **values: str) -> int:
+        """Run a statement in a service's database; how many rows it changed."""
+        with psycopg.connect(self.application.databases.replace("{service}", service)) as connection:
+            return connection.execute(statement, values).rowcount
+
+    # ---- acting as a person -------------------------------------------------------------------------
+
+    def _parked(self, saga_ids: list[str]) -> str:
+        """The one that needs a person."""
+
+        def parked() -> list[str]:
+            return [one for one in saga_ids if self.application.saga(one)["status"] == "parked"]
+
+        wait_until(lambda: bool(parked()), "a parked saga", WITHIN)
+        (saga_id,) = parked()
+        return saga_id
+
+    def _take_over(self, step: str, saga_id: str) -> None:
+        """Undo a step by hand: its participant is asked to leave it to us, then it counts as undone."""
+        program = Path(sys.executable).with_name("saga")
+        line = f"{program} -A order_service.worker --json complete {saga_id} --step {step} --reason 'by hand'"
+        for entry in (f"{step}.handed_over", f"{step}.compensated"):
+            self._insist(line)
+            self._wait_for(saga_id, entry)
+
+    def _insist(self, line: str) -> None:
+        """Run the line until it is obeyed: a step that is just being tried again cannot be taken over."""
+        until = time.monotonic() + WITHIN
+        while True:
+            try:
+                self.application.say(line)
+                return
+            except AssertionError as refused:
+                if "which needs no person" not in str(refused) or time.monotonic() > until:
+                    raise
+
+    # ---- waiting ------------------------------------------------------------------------------------
+
+    def _ended(self, saga_id: str) -> Any:
+        return self.application.ended(saga_id, WITHIN)
+
+    def _wait_for(self, saga_id: str, entry: str) -> None:
+        wait_until(lambda: entry in self.application.entries(saga_id), f"{entry} in {saga_id}", WITHIN)
