@@ -20,6 +20,9 @@ from sagas_framework.errors import (
     UnknownSaga,
 )
 
+# Changing
+from sagas_framework.evolution import NotMovable, Plan
+
 # Watching
 from sagas_framework.health import Checkup, check_orchestrator, check_participant
 from sagas_framework.messages import (
@@ -32,6 +35,7 @@ from sagas_framework.messages import (
     Service,
     WireProtocol,
 )
+from sagas_framework.migration import Migration
 
 # Serving
 from sagas_framework.participant import Context, Participant, Undo
@@ -63,9 +67,12 @@ __all__ = [
     "HistoryLine",
     "KeyConflict",
     "Message",
+    "Migration",
+    "NotMovable",
     "Outcome",
     "OutcomeKind",
     "Participant",
+    "Plan",
     "Policy",
     "Queue",
     "QueueType",

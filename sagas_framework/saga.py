@@ -43,6 +43,7 @@ from sagas_framework.messages import (
     plain_undo_task,
     task_name,
 )
+from sagas_framework.migration import Migration, declared, path
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -366,6 +367,7 @@ class SagaDefinition:
         pivot: index of the pivot in `steps`; `len(steps)` when there is none, so that every step is
             before it.
         shape: hash over steps, their commands and compensations; see `Step.shape`.
+        migrations: how instances of former versions are moved to this one.
     """
 
     name: str
@@ -375,6 +377,7 @@ class SagaDefinition:
     steps: tuple[LocalStep[Any] | CommandStep[Any], ...]
     pivot: int
     shape: str
+    migrations: tuple[Migration, ...] = ()
 
     def index(self, step: str) -> int:
         """Position of the step with this name.
@@ -392,6 +395,8 @@ class Saga(Generic[S]):
     """Base of every saga: ``class CreateOrderSaga(Saga[State], name="create_order", version=1)``.
 
     Name and version are written out, so that renaming the class does not orphan running instances.
+    An instance keeps the version that it was started with, until somebody moves it by one of the
+    `migrations`: ``docs/how-to/change-a-running-saga.md``.
 
     Raises:
         DefinitionError: when the class is made, for a saga that could not keep its promise.
@@ -399,7 +404,9 @@ class Saga(Generic[S]):
 
     definition: ClassVar[SagaDefinition]
 
-    def __init_subclass__(cls, *, name: str = "", version: int = 0) -> None:
+    def __init_subclass__(
+        cls, *, name: str = "", version: int = 0, migrations: Iterable[Migration] = ()
+    ) -> None:
         super().__init_subclass__()
         if not name or version < 1:
             raise DefinitionError(
@@ -415,6 +422,7 @@ class Saga(Generic[S]):
             steps=steps,
             pivot=_checked_pivot(cls, steps),
             shape=_shape(steps),
+            migrations=declared(cls.__name__, version, [step.name for step in steps], migrations),
         )
 
 
@@ -520,6 +528,19 @@ class Definitions:
     def find(self, name: str, version: int) -> SagaDefinition | None:
         """The declaration of this name and version, or None if this process has none."""
         return self._by_name.get((name, version))
+
+    def newest(self, name: str) -> SagaDefinition | None:
+        """The last version of the saga, or None if this process has none."""
+        versions = [definition for definition in self if definition.name == name]
+        return max(versions, key=lambda definition: definition.version, default=None)
+
+    def migration(self, name: str, start: int, end: int) -> Migration | None:
+        """How instances of one version of the saga are moved to another; None if nobody declares it.
+
+        Its hops may be declared by several versions.
+        """
+        of_it = (definition for definition in self if definition.name == name)
+        return path((hop for definition in of_it for hop in definition.migrations), start, end)
 
     @property
     def queues(self) -> list[Queue]:

@@ -24,11 +24,13 @@ from sagas_framework.core.decide import DEFAULT_POLICY
 from sagas_framework.core.events import Act, Policy
 from sagas_framework.core.instance import Cause, SagaInstance, Status, Waiting
 from sagas_framework.core.why import MOST, QueueSeen
-from sagas_framework.errors import KeyConflict, SagaNotEnded, SagasError, UnknownRun
+from sagas_framework.errors import DefinitionError, KeyConflict, SagaNotEnded, SagasError, UnknownRun
+from sagas_framework.evolution import Batch, Plan, make_plan, move
 from sagas_framework.messages import Queue
 from sagas_framework.points import Point, reach
-from sagas_framework.saga import Definitions, Saga
+from sagas_framework.saga import Definitions, Saga, SagaDefinition
 from sagas_framework.storage.database import Database
+from sagas_framework.storage.declarations import started_otherwise
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.ports import ActRow, Filter, HistoryLine, Stuck
 from sagas_framework.storage.reads import (
@@ -45,7 +47,7 @@ from sagas_framework.storage.reads import (
     read_queues,
     read_stuck,
 )
-from sagas_framework.storage.sql import insert_acts, instance_values, nudge, upserting
+from sagas_framework.storage.sql import SqlStore, insert_acts, instance_values, nudge, upserting
 from sagas_framework.storage.tables import saga_instance
 from sagas_framework.view import SagaView, StuckView
 
@@ -77,7 +79,7 @@ class Sagas:
     Args:
         service: whose they are; its worker is ``<service>.worker``.
         database: address of the service's own database; sagas commit there together with its rows.
-        sagas: the declarations that this process knows.
+        sagas: the declarations that this process knows; of one saga there may be several versions.
         reply_queue: where participants answer.
         migrations: folder of the service's own Alembic scripts.
     """
@@ -100,6 +102,7 @@ class Sagas:
         self.policy = policy
         self.clock = clock
         self._watched: WeakSet[Transaction] = WeakSet()
+        self._startable: set[tuple[str, int]] = set()
         self.woken = threading.Event()
         """Set when something was committed through this object that a timekeeper should look at."""
 
@@ -119,7 +122,8 @@ class Sagas:
     ) -> SagaRun:
         """Start a saga in the caller's transaction: they commit together, or neither does.
 
-        No step runs here; an orchestrator finds the row when it is committed.
+        No step runs here; an orchestrator finds the row when it is committed. The instance keeps the
+        version of the class that is given here.
 
         Args:
             key: the business key, unique per saga. Starting again with an equal state returns the
@@ -128,8 +132,11 @@ class Sagas:
         Raises:
             KeyConflict: the key was used with another state.
             UnknownSaga: the saga was not given to this object.
+            DefinitionError: open instances of this version were started with other steps.
         """
         definition = self.definitions.get(saga.definition.name, saga.definition.version)
+        connection = session.connection() if isinstance(session, Session) else session
+        self._see_that_it_is_as_it_was(connection, definition)
         now = self.clock()
         saga_id = new_saga_id(now)
         body = state.model_dump(mode="json", warnings="error")
@@ -146,13 +153,26 @@ class Sagas:
             due_at=now,
             waiting=Waiting(Cause.START, "", now),
         )
-        connection = session.connection() if isinstance(session, Session) else session
         run = self._insert(connection, instance, _digest(state))
         if run.new:
             nudge(connection)
             self._wake_after(connection)
             reach(Point.SAGA_WRITTEN)
         return run
+
+    def _see_that_it_is_as_it_was(self, connection: Connection, saga: SagaDefinition) -> None:
+        """No orchestrator would take up what is started with other steps under the same version."""
+        named = (saga.name, saga.version)
+        if named in self._startable:
+            return
+        if others := started_otherwise(connection, saga):
+            raise DefinitionError(
+                f"{others} open sagas {saga.name!r} version {saga.version} were started with other steps "
+                "than are declared here, so none is started. Give the changed class "
+                f"version={saga.version + 1}, and keep the old beside it until they have ended: "
+                f"`saga -A {self.service}.worker plan`."
+            )
+        self._startable.add(named)  # once for each process: a class does not change while it runs
 
     @staticmethod
     def _insert(connection: Connection, instance: SagaInstance, digest: str) -> SagaRun:
@@ -376,6 +396,52 @@ class Sagas:
         """What operators asked of the instance and what became of it, newest first; the last 20."""
         with reading(self.engine) as connection:
             return read_acts(connection, saga_id)
+
+    # ---- changing the declarations ----------------------------------------------------------------
+
+    def plan(self, saga: str | None = None) -> Plan:
+        """What becomes of the open instances, of one saga if it is named, under the declarations at hand."""
+        return make_plan(self.engine, self.definitions, self.clock(), saga)
+
+    def migrate(
+        self,
+        saga: str,
+        to: int,
+        *,
+        by: str,
+        reason: str,
+        from_version: int | None = None,
+        leave_rest: bool = False,
+        dry_run: bool = False,
+    ) -> Batch:
+        """Move every open instance of former versions to this one: all in one transaction, or none.
+
+        Args:
+            by, reason: who and why; both are kept in each instance's history.
+            from_version: only those of this version.
+            leave_rest: those that cannot be moved keep their version, and the others are moved.
+            dry_run: only say what would be moved.
+
+        Raises:
+            SagasError: (also as its subclass `NotMovable`) it cannot be done; nothing was moved.
+            UnknownSaga: the version is not declared here.
+        """
+        batch = move(
+            self.engine,
+            SqlStore(self.engine),
+            self.definitions,
+            saga,
+            to,
+            by=by,
+            reason=reason,
+            now=self.clock(),
+            from_version=from_version,
+            leave_rest=leave_rest,
+            dry_run=dry_run,
+        )
+        if batch.moved and not dry_run:
+            self.woken.set()
+        return batch
 
 
 def new_saga_id(now: datetime) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 from sagas_framework.core.events import Act
+from sagas_framework.core.evolving import MIGRATED, under_new_names
 from sagas_framework.core.instance import Cause, SagaInstance, StepRecord, steps_to_json
 from sagas_framework.core.options import Option, options
 from sagas_framework.core.telling import effect, records_of
@@ -71,6 +72,15 @@ class SagaView:
     def records(self) -> Sequence[StepRecord]:
         """The steps in order, also those that were not reached."""
         return records_of(self.instance, self.saga)
+
+    @property
+    def told(self) -> Sequence[HistoryLine]:
+        """The history under the names that its steps have now; `history` has them as they were recorded."""
+        lines = [line.recorded for line in self.history]
+        if not any(line.entry == MIGRATED for line in lines):
+            return self.history
+        told = zip(self.history, under_new_names(lines), strict=True)
+        return [replace(line, recorded=recorded) for line, recorded in told]
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON.

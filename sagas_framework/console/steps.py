@@ -135,7 +135,7 @@ class _Told:
 
 def _told(view: SagaView) -> dict[str, _Told]:
     found = {record.name: _Told() for record in view.records}
-    for line in (line.recorded for line in view.history):
+    for line in (line.recorded for line in view.told):
         if line.step is None:
             for name in _late(view.saga, line):
                 found.get(name, _Told()).late.append(line)
@@ -389,7 +389,7 @@ def _payloads(view: SagaView, record: StepRecord, told: _Told, mask: Masking) ->
             task,
             pretty(mask(record.request, command)),
             record.first_sent_at,
-            message_id(its_id, record.name, Kind.DO, max(record.attempts, 1)),
+            message_id(its_id, record.identity, Kind.DO, max(record.attempts, 1)),
         )
     if record.reply is not None:
         at = told.ended.at if told.ended is not None else None
@@ -421,7 +421,7 @@ def _undo_payload(
             made = step.compensation(state).to_json()
         except Exception:
             return  # our own code cannot build it, which is told as the step's failure
-        number = message_id(view.instance.id, record.name, Kind.UNDO, record.tries)
+        number = message_id(view.instance.id, record.identity, Kind.UNDO, record.tries)
         yield Payload(
             f"Undo, try {record.tries}" if record.tries > 1 else "Undo",
             model.contract.task,

@@ -300,7 +300,7 @@ class _Turn:
         flight = Flight(
             kind=kind,
             attempt=attempt,
-            message_id=message_id(self.before.id, step.name, kind, attempt),
+            message_id=message_id(self.before.id, record.identity, kind, attempt),
             task=task,
             queue=step.command.contract.service.queue.name,
             sent_at=self.at,
@@ -324,7 +324,7 @@ class _Turn:
         return Outgoing(
             saga_id=self.before.id,
             message_id=flight.message_id,
-            operation_id=operation_id(self.before.id, record.name),
+            operation_id=operation_id(self.before.id, record.identity),
             kind=flight.kind,
             task=flight.task,
             queue=flight.queue,
@@ -425,7 +425,7 @@ class _Turn:
         for kind, its_task, count in sent:
             if its_task == task:
                 for attempt in range(count, 0, -1):
-                    if message_id(self.before.id, step.name, kind, attempt) == ref:
+                    if message_id(self.before.id, record.identity, kind, attempt) == ref:
                         return record, kind, attempt
         return None
 

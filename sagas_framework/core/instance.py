@@ -131,6 +131,8 @@ class StepRecord:
         known: whether the saga saw it succeed (what a compensation says of it).
         parked: why a person must look, if so.
         turning: why the saga turns back if settling finds that nothing happened.
+        known_as: the name under which its participant knows the step, if it had another one when the
+            saga was begun (`sagas_framework.core.evolving`).
     """
 
     name: str
@@ -149,6 +151,12 @@ class StepRecord:
     reply: dict[str, Any] | None = None
     intent: Intent | None = None
     turning: Outcome | None = None
+    known_as: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The name from which the ids of its messages and its operation derive: it never changes."""
+        return self.known_as or self.name
 
     @property
     def due_at(self) -> datetime | None:

@@ -122,6 +122,8 @@ def effect(record: StepRecord, instance: SagaInstance, saga: SagaDefinition | No
 
 
 def _of_skipped(record: StepRecord, instance: SagaInstance) -> Effect:
+    if record.first_sent_at is None and not record.known:
+        return Effect.NEVER  # left out before anything of it was begun
     if instance.outcome is not None and instance.outcome.kind is not OutcomeKind.OK:
         # Backward its effect was left as it is.
         return Effect.STILL_THERE if record.known else Effect.UNKNOWN

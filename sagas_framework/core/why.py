@@ -26,6 +26,8 @@ SEEN_WITHIN: Final = timedelta(seconds=60)
 """What was seen of a queue longer ago says nothing about now."""
 MOST: Final = 10_000
 """Who waits for the same is counted up to here."""
+MIGRATE: Final = "migrate"
+"""The act by which a step is left out that was added behind the place of an instance."""
 _LONGEST: Final = 200  # characters quoted of what somebody else's code said
 
 
@@ -193,7 +195,9 @@ def _around(instance: SagaInstance, now: datetime, queue: QueueSeen | None, same
 
 
 def _ended(instance: SagaInstance) -> str:
-    left = [record.name for record in instance.steps.values() if record.phase is Phase.SKIPPED]
+    skipped = [record for record in instance.steps.values() if record.phase is Phase.SKIPPED]
+    # A migration leaves out what was added behind the instance's back: that is in its history.
+    left = [record.name for record in skipped if record.intent is None or record.intent.act != MIGRATE]
     names = ", ".join(left)
     if instance.status is Status.COMPLETED:
         return f"Completed, without {names}, skipped by hand." if left else "Completed: every effect is kept."

@@ -123,6 +123,17 @@ class MemoryTransaction:
             seq = len(self._working.history) + 1
             self._working.history.append(HistoryLine(saga_id, seq, revision, line))
 
+    def lock_open(self, saga: str, versions: Collection[int]) -> list[SagaInstance]:
+        fitting = (
+            instance
+            for instance in self._working.instances.values()
+            if instance.saga == saga and instance.version in versions and not instance.status.ended
+        )
+        return sorted(fitting, key=lambda instance: instance.id)
+
+    def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        self.write(instances, history)
+
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
         session = MemorySession(copy.deepcopy(self._working.rows))

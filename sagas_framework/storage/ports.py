@@ -167,6 +167,15 @@ class StoreTransaction(Protocol):
     def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         """Replace these instances and append `(saga id, revision, line)` to their histories, set-wise."""
 
+    def lock_open(self, saga: str, versions: Collection[int]) -> list[SagaInstance]:
+        """Every instance of these versions that has not ended, locked, waiting for who has them now.
+
+        In the order of ids, like `lock`.
+        """
+
+    def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        """`write`, for instances whose version and shape have changed as well."""
+
     def savepoint(self) -> AbstractContextManager[Session]:
         """A session for a local step. An error that leaves its block undoes what the step wrote, no more."""
 

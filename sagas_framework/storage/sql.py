@@ -72,6 +72,8 @@ _UPDATE = (
     .values({name: bindparam(f"b_{name}") for name in ("cause", "waits_for", "waits_since")})
 )
 
+_MOVE = _UPDATE.values({name: bindparam(f"b_{name}") for name in ("version", "shape")})
+
 
 class SqlTransaction:
     """One transaction; see `sagas_framework.storage.ports.StoreTransaction`."""
@@ -98,9 +100,29 @@ class SqlTransaction:
         )
         return [instance_of(row) for row in self._connection.execute(query)]
 
+    def lock_open(self, saga: str, versions: Collection[int]) -> list[SagaInstance]:
+        table = saga_instance.c
+        query = (
+            select(saga_instance)
+            .where(table.saga == saga, table.version.in_(versions), table.status.in_(_OPEN))
+            .order_by(table.id)  # as `lock` does
+            .with_for_update()
+        )
+        return [instance_of(row) for row in self._connection.execute(query)]
+
     def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         if instances:
             self._connection.execute(_UPDATE, [_changes(instance) for instance in instances])
+        self._append(history)
+
+    def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        if instances:
+            moves = [_changes(i) | {"b_version": i.version, "b_shape": i.shape} for i in instances]
+            self._connection.execute(_MOVE, moves)
+            nudge(self._connection)
+        self._append(history)
+
+    def _append(self, history: Sequence[tuple[str, int, Recorded]]) -> None:
         if history:
             self._connection.execute(
                 insert(saga_history),

@@ -89,6 +89,17 @@ saga_instance = Table(
     Index("saga_instance_waits", "waits_for", "cause", postgresql_where=text("waits_for IS NOT NULL")),
 )
 
+saga_declaration = Table(
+    "saga_declaration",  # what an orchestrator was declared with, for when its class is gone
+    metadata,
+    Column("saga", String(100), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("shape", String(16), primary_key=True),
+    Column("steps", Json, nullable=False),
+    Column("state", String(16), nullable=False),  # hash over the state's fields
+    Column("noted_at", UtcDateTime, nullable=False),
+)
+
 saga_history = Table(
     "saga_history",
     metadata,

@@ -154,6 +154,13 @@ class _SimulatedTransaction:
         self.wrote = self.wrote or bool(instances) or bool(history)
         self._inner.write(instances, history)
 
+    def lock_open(self, saga: str, versions: Collection[int]) -> list[SagaInstance]:
+        return self._inner.lock_open(saga, versions)
+
+    def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
+        self.wrote = self.wrote or bool(instances) or bool(history)
+        self._inner.move(instances, history)
+
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
         with self._inner.savepoint() as session:

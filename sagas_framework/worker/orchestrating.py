@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -11,12 +12,22 @@ from celery import Celery, bootsteps
 from celery.backends.base import DisabledBackend
 
 from sagas_framework.clock import utc_now
+from sagas_framework.core.evolving import carried_on, differences, outline
 from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.doctor.examining import refuse_unsound
 from sagas_framework.errors import ConfigurationError, SagasError, UnknownSaga
+from sagas_framework.evolution import TIMEKEEPER, declared_word
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.orchestrator import Orchestrator
+from sagas_framework.saga import SagaDefinition
 from sagas_framework.sagas import Sagas
+from sagas_framework.storage.declarations import (
+    fields_of,
+    note_declarations,
+    read_open,
+    read_outlines,
+    read_states,
+)
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.reads import open_shapes
 from sagas_framework.storage.sql import SqlStore
@@ -119,11 +130,13 @@ class OrchestratorStep(bootsteps.StartStopStep):
         worker = worker_name(sagas.service)
         self._publishers = [publisher]
         alarm = self._alarm = Alarm(sagas.database, sagas.woken)
-        pulse = Pulse("timekeeper", worker, store.beat)
+        pulse = Pulse(TIMEKEEPER, worker, store.beat)
+        # Read by whoever moves instances to a version that this worker may not know.
+        declares = ", ".join(declared_word(name, version) for name, version in sagas.definitions.known())
 
         def keep_time() -> None:
             due = timekeeper.turn()
-            pulse.turned()
+            pulse.turned(declares)
             alarm.sleep(_until(due))
 
         consumer = ReplyConsumer(
@@ -155,13 +168,15 @@ class OrchestratorStep(bootsteps.StartStopStep):
 
 
 def check_declarations(sagas: Sagas) -> None:
-    """See that every open instance can be carried on as it was started.
+    """See that every open instance can be carried on as it was started, and note what is declared now.
 
     Raises:
-        ConfigurationError: the steps of a saga were changed under the same version.
+        ConfigurationError: the steps of a saga were changed under the same version, or its state so that
+            it cannot read that of an instance.
     """
     with reading(sagas.engine) as connection:
         shapes = open_shapes(connection)
+        noted, states = read_outlines(connection), read_states(connection)
     for (name, version, shape), count in shapes.items():
         try:
             definition = sagas.definitions.get(name, version)
@@ -169,11 +184,35 @@ def check_declarations(sagas: Sagas) -> None:
             logger.error("%d open sagas are carried on by nobody here: %s", count, unknown)
             continue
         if definition.shape != shape:
+            was = noted.get((name, version, shape))
+            changed = "; ".join(differences(was, outline(definition))) if was is not None else ""
             raise ConfigurationError(
                 f"{count} open sagas {name!r} version {version} were started with other steps than are "
-                f"declared now. Give the changed class version={version + 1}, and keep the old beside it "
-                "until they have ended."
+                f"declared now{changed and f' ({changed})'}. Give the changed class version={version + 1}, "
+                "and keep the old beside it until they have ended, or declare a migration. "
+                f"`saga -A {sagas.service}.worker plan` says what each of them needs."
             )
+        if states.get((name, version, shape)) != fields_of(definition.state):
+            _check_states(sagas, definition)
+    with sagas.engine.begin() as connection:
+        note_declarations(connection, sagas.definitions, sagas.clock())
+
+
+def _check_states(sagas: Sagas, definition: SagaDefinition) -> None:
+    """Read the state of every open instance: a model that cannot would fail each of them at its next step."""
+    troubles: dict[str, list[str]] = {}
+    with (
+        reading(sagas.engine) as connection,
+        closing(read_open(connection, definition.name, definition.version)) as instances,
+    ):
+        for instance in instances:
+            for why in carried_on(instance, definition).missing:
+                troubles.setdefault(why, []).append(instance.key)
+    for why, keys in troubles.items():
+        raise ConfigurationError(
+            f"{len(keys)} open sagas {definition.name!r} version {definition.version}, like {keys[0]!r}, "
+            f"cannot go on: {why}."
+        )
 
 
 def _until(due: datetime | None) -> timedelta:

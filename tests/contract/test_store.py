@@ -33,7 +33,7 @@ from sagas_framework.core.instance import (
 from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryStore
-from sagas_framework.storage.ports import ActRow, Beat, Quarantined, Store, StoreUnavailable
+from sagas_framework.storage.ports import ActRow, Beat, Quarantined, Store, StoreTransaction, StoreUnavailable
 from sagas_framework.storage.sql import SqlStore, write_beat
 from tests.contract.looking import (
     BOUNDED,
@@ -325,6 +325,61 @@ class StoreContract(ReplayContract, ABC):
         for one in running:
             one.result(BOUNDED)
         assert {there.instance(saga_id(n)).revision for n in names} == {40}  # type: ignore[union-attr]
+
+    # ---- versions -----------------------------------------------------------------------------------
+
+    def test_the_open_instances_of_some_versions_come_in_the_order_of_ids(
+        self, store: Store, there: Database
+    ) -> None:
+        mine = [
+            an_instance(name, version=version) for name, version in zip("abcd", (1, 2, 1, 3), strict=True)
+        ]
+        ended = [
+            an_instance("completed", status=Status.COMPLETED),
+            an_instance("compensated", status=Status.COMPENSATED),
+        ]
+        there.seed(*mine, *ended, an_instance("other", saga="refund"))
+
+        with store.transaction() as tx:
+            found = tx.lock_open("create_order", [1, 2])
+            nothing = tx.lock_open("create_order", [])
+
+        assert [one.id for one in found] == sorted(saga_id(name) for name in "abc")
+        assert nothing == []
+
+    def test_an_instance_is_moved_to_another_version_with_a_line_of_history(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"), an_instance("b"))
+        moved = an_instance(
+            "a",
+            version=2,
+            shape="fedcba9876543210",
+            revision=1,
+            steps={"new": StepRecord("new", Phase.RUNNING, known_as="old")},
+        )
+
+        with store.transaction() as tx:
+            tx.move([moved], [(moved.id, 1, A_LINE)])
+
+        assert there.instance(moved.id) == moved
+        assert [(line.revision, line.recorded) for line in there.history(moved.id)] == [(1, A_LINE)]
+        assert there.instance(saga_id("b")) == an_instance("b")
+
+    def test_what_was_moved_is_as_it_was_if_the_transaction_fails(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        def leave(tx: StoreTransaction) -> None:
+            tx.move([an_instance("a", version=2)], [(saga_id("a"), 1, A_LINE)])
+            raise Stop
+
+        with pytest.raises(Stop), store.transaction() as tx:
+            leave(tx)
+
+        assert there.instance(saga_id("a")) == an_instance("a")
+        assert there.history(saga_id("a")) == []
 
     # ---- history ------------------------------------------------------------------------------------
 

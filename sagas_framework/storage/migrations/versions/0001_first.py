@@ -68,6 +68,15 @@ def upgrade() -> None:
         postgresql_where=text("waits_for IS NOT NULL"),
     )
     op.create_table(
+        "saga_declaration",
+        Column("saga", String(100), primary_key=True),
+        Column("version", Integer, primary_key=True, autoincrement=False),
+        Column("shape", String(16), primary_key=True),
+        Column("steps", _json, nullable=False),
+        Column("state", String(16), nullable=False),
+        Column("noted_at", _moment, nullable=False),
+    )
+    op.create_table(
         "saga_history",
         Column("seq", _id, primary_key=True, autoincrement=True),
         Column("saga_id", String(36), nullable=False),
@@ -145,5 +154,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("worker", "queue", "quarantine", "inbox", "signal", "history", "instance"):
+    for table in ("worker", "queue", "quarantine", "inbox", "signal", "history", "declaration", "instance"):
         op.drop_table(f"saga_{table}")
