@@ -17,6 +17,16 @@ RUN python -m venv --without-pip /opt/venv \
         ".[postgres,redis,console,cli,asyncapi]" flask waitress
 
 
+# What browsers draw the docs pages with: from npm, in the locked version, checked against its hash.
+FROM node:24-bookworm-slim AS renderer
+WORKDIR /build
+COPY tools/asyncapi/package.json tools/asyncapi/package-lock.json ./
+RUN npm ci --ignore-scripts --no-audit --no-fund \
+    && mkdir asyncapi-ui && cd node_modules/@asyncapi/react-component \
+    && cp LICENSE browser/standalone/index.js browser/standalone/index.js.LICENSE.txt styles/default.min.css \
+        /build/asyncapi-ui/
+
+
 FROM python:3.11-slim-bookworm
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore wheel setuptools pip \
     && groupadd --gid 10001 app \
@@ -24,6 +34,7 @@ RUN python -m pip uninstall --yes --quiet --root-user-action=ignore wheel setupt
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
+COPY --from=renderer /build/asyncapi-ui build/asyncapi-ui
 COPY app_common app_common
 COPY order_service order_service
 COPY consumer_service consumer_service

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from waitress.server import create_server
 
-from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_port, upgrade, worker_module
+from app_common.docs_sites import by_port, docs_sites, sockets
+from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_ports, upgrade, worker_module
 from app_common.settings import DATABASE_VARIABLE, SettingError, demo_data, demo_database, order_service_port
 from sagas_framework import EmbeddedWorkers, SagasError
 
@@ -39,7 +40,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         folder, port = demo_data(), order_service_port()
-        check_port(port)
+        check_ports()
         with _alone_in(folder):
             _configure(folder)
             for service in SERVICES:
@@ -98,8 +99,9 @@ def _configure(folder: Path) -> None:
 
 def _serve(folder: Path, port: int) -> None:
     web: Any = importlib.import_module(f"{ORCHESTRATOR}.web")
+    apps = {port: web.create_app(), **docs_sites()}
     with (
-        closing(create_server(web.create_app(), host=HOST, port=port, threads=8)) as server,
+        closing(create_server(by_port(apps), listen=sockets(HOST, apps), threads=8)) as server,
         EmbeddedWorkers(worker_module(service).app for service in SERVICES),
     ):
         _tell(folder, port)
@@ -112,6 +114,7 @@ def _tell(folder: Path, port: int) -> None:
     database = shlex.quote(demo_database(folder))
     print(
         f"The order platform runs: http://{HOST}:{port}/\n"
+        f"Who talks to whom, and the docs of each service: http://{HOST}:{port}/system\n"
         f"Databases and log: {folder}\n"
         "In another terminal, from here:\n"
         f"  {DATABASE_VARIABLE}={database} {saga} -A {ORCHESTRATOR}.worker list\n"

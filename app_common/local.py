@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from app_common.migrate import DEFAULT_DATABASE, migrate
-from app_common.running import HOST, SERVICES, CannotRun, check_port, commands
+from app_common.running import HOST, SERVICES, CannotRun, check_ports, commands
 from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port, page_settings
 from sagas_framework import SagasError
 
@@ -32,7 +32,7 @@ def main() -> int:
     os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
     try:
         port = order_service_port()
-        check_port(port)
+        check_ports()
         page_settings()  # now, while nothing runs, rather than in the process that needs them
         for service in SERVICES:
             migrate(service)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import socket
+from itertools import count
 from typing import Any, Final
+
+from app_common.settings import docs_port_variable, docs_ports, order_service_port
 
 ORCHESTRATOR: Final = "order_service"
 PARTICIPANTS: Final = ("consumer_service", "restaurant_service", "accounting_service")
@@ -26,6 +29,7 @@ def commands(host: str, port: int) -> dict[str, list[str]]:
     worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     return {
         "web": ["-m", *web],
+        "docs": ["-m", "app_common.docs_sites", "--host", host],
         # Solo: the orchestrator's threads do not go together with a pool that forks.
         "order": [*_celery(ORCHESTRATOR), "--pool", "solo", *worker],
         **{_short(service): [*_celery(service), "--concurrency", "2", *worker] for service in PARTICIPANTS},
@@ -53,12 +57,21 @@ def upgrade(service: str) -> list[str]:
     return ran
 
 
-def check_port(port: int) -> None:
-    """See that nobody listens there.
+def check_ports() -> None:
+    """See that nobody listens on the ports of the homepage and of the docs sites.
 
     Raises:
         CannotRun: somebody does.
+        SettingError: a variable has a wrong value.
     """
+    docs = {docs_port_variable(service): port for service, port in docs_ports(SERVICES).items()}
+    ports = {"ORDER_SERVICE_PORT": order_service_port()} | docs
+    for variable, port in ports.items():
+        another = next(another for another in count(port + 1) if another not in ports.values())
+        _check_port(port, f"{variable}={another}")
+
+
+def _check_port(port: int, instead: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -66,5 +79,5 @@ def check_port(port: int) -> None:
         except OSError as error:
             raise CannotRun(
                 f"Port {port} cannot be used ({error.strerror}). "
-                f"Stop what listens there, or take another: ORDER_SERVICE_PORT={port + 1}"
+                f"Stop what listens there, or take another: {instead}"
             ) from None

@@ -7,6 +7,7 @@
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
+| `ORDER_SERVICE_DOCS_PORT`, `CONSUMER_SERVICE_DOCS_PORT`, ... | 8081, 8082, ... | of their docs sites |
 | `ORDER_SERVICE_OPERATORS` | none | names, with commas between, of those who may act on sagas on the pages |
 | `ORDER_SERVICE_SECRET_KEY` | none | signs the forms of the pages; needed with operators |
 | `DEMO_DATA` | `var/demo` | folder of the demo's databases and log |
@@ -15,9 +16,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ from sqlalchemy.exc import ArgumentError
 
 DEFAULT_BROKER: Final = "amqp://rabbitmq:rabbitmq@localhost//"
 DEFAULT_STEP_TIMEOUT: Final = "300"
+FIRST_DOCS_PORT: Final = 8081
 DATABASE_VARIABLE: Final = "APP_SQLALCHEMY_DATABASE_URI"
 
 
@@ -115,10 +118,35 @@ def order_service_port(environ: Mapping[str, str] = os.environ) -> int:
     Raises:
         SettingError: it is no port.
     """
-    value = environ.get("ORDER_SERVICE_PORT") or "5000"
-    if not value.isdecimal() or not 0 < int(value) < 65536:
-        raise SettingError("ORDER_SERVICE_PORT", f"is {value!r}, not a port from 1 to 65535", "5000")
-    return int(value)
+    return _port("ORDER_SERVICE_PORT", "5000", environ)
+
+
+def docs_ports(services: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """The ports of the services' docs sites, by service.
+
+    Args:
+        services: in the order of their default ports, from `FIRST_DOCS_PORT` on.
+
+    Raises:
+        SettingError: one is no port, or another one's.
+    """
+    homepage = order_service_port(environ)
+    taken = {homepage: "ORDER_SERVICE_PORT"}
+    ports = {}
+    for number, service in enumerate(services):
+        variable, default = docs_port_variable(service), FIRST_DOCS_PORT + number
+        port = _port(variable, str(default), environ)
+        if port in taken:
+            free = next(free for free in count(default) if free not in taken)
+            raise SettingError(variable, f"is {port}, which {taken[port]} is, too", str(free))
+        taken[port] = variable
+        ports[service] = port
+    return ports
+
+
+def docs_port_variable(service: str) -> str:
+    """The variable that sets the port of the service's docs site."""
+    return f"{service.upper()}_DOCS_PORT"
 
 
 def demo_data(environ: Mapping[str, str] = os.environ) -> Path:
@@ -162,6 +190,13 @@ def _address(variable: str, value: str, example: str) -> str:
     if "://" not in value:
         raise SettingError(variable, "is not an address of the form transport://host", example)
     return value
+
+
+def _port(variable: str, default: str, environ: Mapping[str, str]) -> int:
+    value = environ.get(variable) or default
+    if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
+        raise SettingError(variable, f"is {value!r}, not a port from 1 to 65535", default)
+    return int(value)
 
 
 def _seconds(variable: str, environ: Mapping[str, str]) -> timedelta:

@@ -99,7 +99,11 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
             }
             for view in last.views
         ],
-        "links": {"sagas": url_for("sagas.list_sagas"), "healthz": url_for("healthz")},
+        "links": {
+            "sagas": url_for("sagas.list_sagas"),
+            "system": url_for("show_system"),
+            "healthz": url_for("healthz"),
+        },
     }
 
 

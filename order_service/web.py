@@ -10,6 +10,7 @@ from order_service.errors import add_error_handlers
 from order_service.health import Healthz
 from order_service.launches import LAUNCHES
 from order_service.orchestrator import sagas
+from order_service.system import described_at, show_system
 from sagas_framework.console import console
 
 
@@ -25,10 +26,13 @@ def create_app() -> Flask:
             operators=settings.operators or None,
             title="Order platform",
             links=[("Home", lambda: url_for("homepage"))],
+            more_links=[("System", lambda: url_for("show_system"))],
+            described_at=described_at,
         ),
         url_prefix="/sagas",
     )
     app.add_url_rule("/", view_func=pages.homepage)
+    app.add_url_rule("/system", view_func=show_system)
     for launch in LAUNCHES:
         told = {"launch": launch}
         app.add_url_rule(launch.path, f"show {launch.path}", view_func=pages.show_launch, defaults=told)

@@ -17,6 +17,9 @@ from sagas_framework.sagas import Sagas
 Link = tuple[str, str | Callable[[], str]]
 """A name, and an address or what gives it (``lambda: url_for("home")``, which works behind a prefix)."""
 
+DescribedAt = Callable[[str], str | None]
+"""The address at which a task's messages are described, if they are."""
+
 
 def _release() -> str:
     try:
@@ -38,6 +41,7 @@ class Desk:
         links: to pages of the application, before the console's own.
         more_links: after them.
         mask: hides what is secret in states and messages.
+        described_at: where a task's messages are described.
     """
 
     sagas: Sagas
@@ -46,6 +50,7 @@ class Desk:
     links: Sequence[Link] = ()
     more_links: Sequence[Link] = ()
     mask: Masking = field(default_factory=Masking)
+    described_at: DescribedAt | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Frame:
     def static(self, filename: str) -> str:
         """The address of one of the console's own files."""
         return url_for(f"{self.endpoint}.static", filename=filename, v=RELEASE)
+
+    def described_at(self, message: str) -> str | None:
+        """Where a message is described, by its name: an answer stands beside what it answers."""
+        find = self.desk.described_at
+        return find and find(message.partition(".response.")[0].partition(".linked.")[0])
 
     @property
     def acting(self) -> bool:

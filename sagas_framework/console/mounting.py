@@ -12,7 +12,7 @@ from flask.blueprints import BlueprintSetupState
 from sagas_framework.console.acts import add_acts_routes
 from sagas_framework.console.answers import add_answers
 from sagas_framework.console.bulk import add_bulk_routes
-from sagas_framework.console.desk import Desk, Frame, Link
+from sagas_framework.console.desk import DescribedAt, Desk, Frame, Link
 from sagas_framework.console.guard import Guard, Operators
 from sagas_framework.console.lists import add_list_routes
 from sagas_framework.console.masking import SECRETS, Masking
@@ -33,6 +33,7 @@ def console(
     links: Sequence[Link] = (),
     more_links: Sequence[Link] = (),
     secrets: Collection[str] = SECRETS,
+    described_at: DescribedAt | None = None,
 ) -> Blueprint:
     """Pages on which people see where every saga is and why, and act on those that need them.
 
@@ -62,6 +63,8 @@ def console(
         more_links: the same, after "Sagas".
         secrets: names of fields whose values are shown as ``***`` in states and messages, besides those
             of the types `SecretStr` and `SecretBytes`; see `Masking`.
+        described_at: says where a message is described, by the name of the task that it asks for; None
+            where it is not. Messages on a saga's page lead there.
 
     Raises:
         ConfigurationError: `operators` are no names; or, when it is registered, there are operators and
@@ -70,7 +73,13 @@ def console(
     if "." in name or not name:
         raise ConfigurationError(f"name={name!r} cannot name a blueprint: use letters and underscores.")
     desk = Desk(
-        sagas, Guard(operators, sagas.clock), title, tuple(links), tuple(more_links), Masking(secrets)
+        sagas,
+        Guard(operators, sagas.clock),
+        title,
+        tuple(links),
+        tuple(more_links),
+        Masking(secrets),
+        described_at,
     )
     blueprint = Blueprint(
         name, __name__, template_folder="templates", static_folder="static", static_url_path="/-"

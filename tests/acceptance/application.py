@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from app_common.running import SERVICES
+from app_common.settings import docs_port_variable
 from tests.servers import free_ports, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -38,7 +40,7 @@ class Answer:
 
 @dataclass
 class Application:
-    """One run after the other of ``app_common.demo`` or ``app_common.local``, on the same data and port.
+    """One run after the other of ``app_common.demo`` or ``app_common.local``, on the same data and ports.
 
     Args:
         module: what to run.
@@ -51,7 +53,17 @@ class Application:
     databases: str
     environment: Mapping[str, str]
     folder: Path
-    port: int = field(default_factory=lambda: free_ports(1)[0])
+    ports: list[int] = field(default_factory=lambda: free_ports(1 + len(SERVICES)))
+
+    @property
+    def port(self) -> int:
+        """Of the homepage."""
+        return self.ports[0]
+
+    @property
+    def docs(self) -> dict[str, int]:
+        """The ports of the docs sites, by service."""
+        return dict(zip(SERVICES, self.ports[1:], strict=True))
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,7 +128,8 @@ class Application:
 
     def _env(self) -> dict[str, str]:
         own = {"ORDER_SERVICE_PORT": str(self.port), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-        return {**os.environ, **own, **self.environment}
+        docs = {docs_port_variable(service): str(port) for service, port in self.docs.items()}
+        return {**os.environ, **own, **docs, **self.environment}
 
     def _answers(self) -> bool:
         try:
@@ -133,10 +146,14 @@ class Application:
         body: str | None = None,
         accept: str = "application/json",
         more: Mapping[str, str] | None = None,
+        port: int | None = None,
     ) -> Answer:
-        """One request; a redirect is an answer like others. A body is sent as JSON."""
+        """One request, to the homepage's port unless told otherwise. A body is sent as JSON.
+
+        A redirect is an answer like others.
+        """
         headers = {"Accept": accept} | ({} if body is None else {"Content-Type": "application/json"})
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=20)
         try:
             connection.request(method, path, body, {**headers, **(more or {})})
             response = connection.getresponse()

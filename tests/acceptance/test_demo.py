@@ -6,6 +6,7 @@ One demo runs the launches, all at once; while its slow ones end, others are sto
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from typing import Any, Final
 import pytest
 from typing_extensions import override
 
+from app_common.running import SERVICES
+from app_common.settings import docs_port_variable
+from app_common.specifications import specification
 from tests.acceptance.application import Answer, Application, demo
 from tests.acceptance.endings import (
     ENDINGS,
@@ -107,19 +111,25 @@ def test_it_stops_cleanly_in_mid_flight_and_goes_on_at_the_next_start(
     assert_rows_are_settled(own, own.ended(saga_id))
 
 
-def test_a_port_in_use_ends_it_with_one_line_that_says_what_to_do(own: Application) -> None:
+@pytest.mark.parametrize(
+    ("number", "variable"), list(enumerate(["ORDER_SERVICE_PORT", *map(docs_port_variable, SERVICES)]))
+)
+def test_a_port_in_use_ends_it_with_one_line_that_says_what_to_do(
+    own: Application, number: int, variable: str
+) -> None:
+    port = own.ports[number]
     with socket.socket() as somebody:
-        somebody.bind(("127.0.0.1", own.port))
+        somebody.bind(("127.0.0.1", port))
         somebody.listen()
         own.begin()
         code = own.process.wait(30)
 
     assert code == 1
     (line,) = own.printed.splitlines()
-    assert line.startswith(
-        f"Port {own.port} cannot be used (Address already in use). Stop what listens there,"
-    )
-    assert line.endswith(f"or take another: ORDER_SERVICE_PORT={own.port + 1}")
+    assert line.startswith(f"Port {port} cannot be used (Address already in use). Stop what listens there,")
+    other = re.search(rf"or take another: {variable}=(\d+)$", line)
+    assert other is not None
+    assert int(other[1]) not in own.ports
 
 
 def test_a_folder_that_cannot_be_used_ends_it_with_one_line_that_says_what_to_do(tmp_path: Path) -> None:
@@ -166,6 +176,14 @@ def test_looking_at_a_launch_starts_nothing_and_says_how_to(application: Applica
     assert answer.json["path"] == path
     assert answer.json["do"] == "POST to launch"
     assert application.query("order_service", "SELECT count(*) FROM orders") == [(before,)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_its_docs_site(application: Application, service: str) -> None:
+    answer = application.ask("GET", "/asyncapi.json", port=application.docs[service])
+
+    assert answer.status == 200
+    assert answer.json["operations"] == specification(service).document["operations"]
 
 
 def test_an_unknown_saga_is_not_found(application: Application) -> None:

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
+from app_common.running import SERVICES
+from app_common.specifications import specification
 from sagas_framework import SagaCompensated
 from tests.acceptance.application import Answer, Application
 from tests.acceptance.endings import (
@@ -26,8 +29,6 @@ from tests.acceptance.endings import (
     assert_rows_are_settled,
 )
 from tests.servers import Missing, PostgresServer, RedisServer, skip_or_fail, wait_until
-
-SERVICES: Final = ("order_service", "consumer_service", "restaurant_service", "accounting_service")
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,19 @@ def test_the_command_line_sees_the_same_and_every_service_is_healthy(
 
     assert (shown["id"], shown["status"], shown["history"]) == (saga["id"], "completed", saga["history"])
     assert {service: one["healthy"] for service, one in health.items()} == dict.fromkeys(SERVICES, True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_its_docs_site_which_tells_the_brokers_host_and_no_password(
+    application: Application, service: str
+) -> None:
+    answer = application.ask("GET", "/asyncapi.json", port=application.docs[service])
+
+    broker = urlsplit(application.environment["CELERY_BROKER"])
+    assert answer.status == 200
+    assert answer.json["servers"]["rabbitmq"]["host"] == f"{broker.hostname}:{broker.port or 5672}"
+    assert f":{broker.password}@" not in answer.body
+    assert answer.json["operations"] == specification(service).document["operations"]
 
 
 def test_operators_without_a_key_end_it_with_one_line_before_anything_is_made(tmp_path: Path) -> None:

