@@ -31,6 +31,9 @@ _COLOURS: Final = {
     "stored": "yellow",
     "error": "bold red",
     "warning": "yellow",
+    "breaking": "bold red",
+    "not compared": "bold red",
+    "safe": "green",
 }
 _PIPED: Final = 10_000
 """Columns when no terminal is there to wrap for: one line stays one line, for grep."""

@@ -9,13 +9,16 @@ import click
 from sagas_framework.cli.acting import cancel, complete, retry, skip, withdraw
 from sagas_framework.cli.base import Program, in_words_only, json_option, patient_database
 from sagas_framework.cli.checking import check
+from sagas_framework.cli.contracts import contracts
 from sagas_framework.cli.database import db
 from sagas_framework.cli.doctoring import doctor
 from sagas_framework.cli.explaining import stuck, why
 from sagas_framework.cli.health import health
 from sagas_framework.cli.listing import list_sagas
+from sagas_framework.cli.planning import migrate, plan
 from sagas_framework.cli.quarantine import quarantine
 from sagas_framework.cli.showing import history, show
+from sagas_framework.cli.stubbing import stub
 
 
 class _Plain(click.Group):
@@ -47,7 +50,7 @@ class _Plain(click.Group):
 @json_option
 @click.pass_context
 def saga(context: click.Context, name: str | None) -> None:
-    """Look at sagas and act on them. Needs the service's database; only `doctor` needs the broker."""
+    """Look at sagas and act on them. Needs the service's database; `doctor` and `stub` need the broker."""
     context.ensure_object(Program).name = name
     patient_database()
 
@@ -64,8 +67,12 @@ for _command in (
     withdraw,
     cancel,
     quarantine,
+    plan,
+    migrate,
     check,
+    contracts,
     doctor,
+    stub,
     health,
     db,
 ):

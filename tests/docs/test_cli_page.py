@@ -98,7 +98,13 @@ def check(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [b for s in ("Looking", "Acting", "Quarantine", "Checking", "Health") for b in shown(s)], ids=str
+    "block",
+    [
+        block
+        for section in ("Looking", "Acting", "Quarantine", "Planning", "Checking", "Health")
+        for block in shown(section)
+    ],
+    ids=str,
 )
 def test_a_command_says_what_the_page_shows(shop: Shop, block: Block) -> None:
     if NOBODY_COOKS in block.text:

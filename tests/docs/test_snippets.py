@@ -38,6 +38,10 @@ EXECUTED: Final = {
     "docs/reference/cli.md": "tests/docs/test_cli_page.py",
     "docs/how-to/test-your-saga.md": "tests/simulation/test_how_to.py",
     "docs/how-to/check-your-saga.md": "tests/docs/test_check_page.py",
+    "docs/how-to/change-a-running-saga.md": "tests/docs/test_change_page.py",
+    "docs/how-to/stub-a-service.md": "tests/integration/test_stub.py",
+    "docs/how-to/document-your-service.md": "tests/docs/test_documenting.py",
+    "docs/how-to/keep-contracts-compatible.md": "tests/docs/test_contracts_page.py",
     "docs/reference/http-api.md": "tests/integration/test_http_api_docs.py",
 }
 """Pages, and the tests that execute all their blocks."""
