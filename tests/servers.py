@@ -288,11 +288,15 @@ class RedisServer:
 class OwnPostgres:
     """A PostgreSQL of the test's own, to be stopped, killed and emptied.
 
+    Args:
+        settings: lines for its ``postgresql.conf``.
+
     Raises:
         Missing: initdb or postgres is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
+        self._settings = settings
         self._binaries = self._find()
         self._user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
         if self._user is not None and not any(known.pw_name == self._user for known in pwd.getpwall()):
@@ -381,7 +385,7 @@ class OwnPostgres:
         with (self._data / "postgresql.conf").open("a") as settings:
             settings.write(
                 f"listen_addresses = '127.0.0.1'\nport = {self._port}\n"
-                f"unix_socket_directories = '{self._folder}'\nshared_buffers = 32MB\n"
+                f"unix_socket_directories = '{self._folder}'\nshared_buffers = 32MB\n{self._settings}\n"
             )
 
     def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,74 @@
+"""Our own ways to run the order platform, as data. Services, handlers and the saga are the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from benchmarks.systems import Group, Needs, Program, System
+
+NAME: Final = "sagas_framework"
+
+_WORKER: Final = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
+_TIMEOUTS: Final = dict.fromkeys(("CONSUMER_TIMEOUT", "RESTAURANT_TIMEOUT", "ACCOUNTING_TIMEOUT"), "300")
+
+
+def services(
+    variant: str,
+    *,
+    orchestrators: int = 1,
+    participant: Sequence[str] = ("--pool", "prefork", "--concurrency", "2"),
+) -> System:
+    """Every service as processes of its own, on RabbitMQ and PostgreSQL.
+
+    Args:
+        orchestrators: workers of the order service.
+        participant: how the workers of the other services run, as arguments of ``celery worker``.
+    """
+
+    def worker(group: Group, service: str, number: int, *arguments: str) -> Program:
+        node = f"{service}{number}@benchmark"
+        return Program(
+            group, ["-m", "celery", "-A", f"{service}.worker", "worker", "-n", node, *arguments, *_WORKER]
+        )
+
+    return System(
+        name=NAME,
+        variant=variant,
+        programs=[
+            *(
+                worker(Group.ORCHESTRATOR, "order_service", number, "--pool", "solo")
+                for number in range(orchestrators)
+            ),
+            worker(Group.CONSUMER, "consumer_service", 0, *participant),
+            worker(Group.RESTAURANT, "restaurant_service", 0, *participant),
+            worker(Group.ACCOUNTING, "accounting_service", 0, *participant),
+        ],
+        prepare=[Program(Group.DRIVER, ["-m", "app_common.migrate"])],
+        driver=Program(Group.DRIVER, ["-m", "benchmarks.orders", "--orchestrators", str(orchestrators)]),
+        environment=_TIMEOUTS,
+        needs=frozenset({Needs.POSTGRES, Needs.RABBITMQ}),
+    )
+
+
+EMBEDDED: Final = System(
+    name=NAME,
+    variant="one process, SQLite",
+    driver=Program(Group.ALL_IN_ONE, ["-m", "benchmarks.orders", "--embedded"]),
+    environment=_TIMEOUTS
+    | {
+        "CELERY_BROKER": "memory://localhost",
+        "APP_SQLALCHEMY_DATABASE_URI": "sqlite:///{folder}/{service}.sqlite3",
+    },
+)
+
+CONFIGURATIONS: Final = {
+    "plain": services("plain participants"),
+    "plain-2": services("plain participants, 2 orchestrators", orchestrators=2),
+    "plain-3": services("plain participants, 3 orchestrators", orchestrators=3),
+    "embedded": EMBEDDED,
+}
+"""By the name that is given on the command line."""
+
+MAIN: Final = "plain"
+"""What is compared with peers."""
