@@ -27,7 +27,7 @@ from sagas_framework.core.evolving import (
 )
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.why import in_words
-from sagas_framework.errors import SagasError
+from sagas_framework.errors import SagasError, UnknownSaga
 from sagas_framework.migration import Migration
 from sagas_framework.saga import Definitions, SagaDefinition
 from sagas_framework.storage.declarations import note_declarations, read_open, read_outlines
@@ -37,6 +37,8 @@ from sagas_framework.storage.reads import read_beats
 
 EXAMPLES: Final = 3
 """Of those that lack the same, so many are named."""
+REASONS: Final = 20
+"""So many reasons are told to people: what a conversion raises may be another one for each instance."""
 ALIVE: Final = timedelta(seconds=60)
 """A worker that turned within this time runs."""
 TIMEKEEPER: Final = "timekeeper"
@@ -171,7 +173,8 @@ class NotMovable(SagasError):
     """Some instances cannot be moved, so none was. `missing` says what they lack."""
 
     def __init__(self, saga: str, to: int, count: int, of: int, missing: Sequence[Missing]) -> None:
-        told = "".join(f"\n  {m.count}: {m.why}; {examples(m)}" for m in missing)
+        told = "".join(f"\n  {m.count}: {m.why}; {examples(m)}" for m in missing[:REASONS])
+        told += f"\n  {rest}" if (rest := more_reasons(missing)) else ""
         super().__init__(
             f"Nothing was moved: {count} of {of} open sagas {saga!r} cannot be moved to version {to}.{told}\n"
             "Change the migration, or move the others alone with --leave-rest."
@@ -186,6 +189,13 @@ def examples(missing: Missing) -> str:
     return named if missing.count == len(missing.examples) else f"like {named}"
 
 
+def more_reasons(missing: Sequence[Missing]) -> str:
+    """What stands for the reasons after the first `REASONS`, if there are more."""
+    return (
+        f"and {len(missing) - REASONS:,} more reasons; --json has them all" if len(missing) > REASONS else ""
+    )
+
+
 # ---- planning --------------------------------------------------------------------------------------
 
 
@@ -193,6 +203,9 @@ def make_plan(engine: Engine, definitions: Definitions, now: datetime, saga: str
     """Read every open instance, of one saga if it is named, and say what becomes of it.
 
     Nothing is locked, and nothing is written.
+
+    Raises:
+        UnknownSaga: the named one is not declared, and none of it is open.
     """
     tallies: dict[tuple[str, int, str], _Tally] = {}
     with reading(engine) as connection:
@@ -203,6 +216,8 @@ def make_plan(engine: Engine, definitions: Definitions, now: datetime, saga: str
                 if shape not in tallies:
                     tallies[shape] = _Tally(_Way(definitions, known, shape))
                 tallies[shape].take(instance, now)
+    if saga is not None and not tallies and definitions.newest(saga) is None:
+        raise UnknownSaga(saga, None, {definition.name for definition in definitions})
     return Plan(tuple(tallies[shape].group() for shape in sorted(tallies)))
 
 
@@ -373,6 +388,10 @@ def _ways(definitions: Definitions, target: SagaDefinition, from_version: int | 
     """The migrations that lead to the version, by where they come from."""
     name, to = target.name, target.version
     starts = {hop.from_version for saga in definitions if saga.name == name for hop in saga.migrations}
+    if from_version is not None and from_version >= to:
+        raise SagasError(
+            f"Version {from_version} of {name!r} is not before {to}: a migration leads to a later one."
+        )
     wanted = starts if from_version is None else {from_version}
     ways = {start: way for start in wanted if start < to and (way := definitions.migration(name, start, to))}
     if not ways:
@@ -388,8 +407,9 @@ def _all_know(beats: Sequence[Beat], target: SagaDefinition, now: datetime) -> N
     """See that no orchestrator runs that would set aside what is answered to a moved instance."""
     wanted = declared_word(target.name, target.version)
     for beat in beats:
-        says = beat.detail.split(", ") if beat.role == TIMEKEEPER and beat.detail else [wanted]
-        if now - beat.turned_at < ALIVE and wanted not in says:
+        # One that says nothing is of a release that did not tell yet: it knows no moved instance.
+        lacks = beat.role == TIMEKEEPER and wanted not in beat.detail.split(", ")
+        if lacks and now - beat.turned_at < ALIVE:
             raise SagasError(
                 f"Nothing was moved: the orchestrator {beat.worker}, seen {in_words(now - beat.turned_at)} "
                 f"ago, does not declare {wanted}. It would set the answers to moved sagas aside. Deploy this "

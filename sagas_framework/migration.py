@@ -46,7 +46,7 @@ class Migration:
         done_without: of the added steps, those that an instance which is past their place is done
             without. Without this such an instance stays.
         state: makes the new state from the old one, both plain JSON. None: the new model reads the old
-            state as it is, which it can if each new field has a default.
+            state as it is, which it can if each new field has a default, and each old one is still there.
 
     Raises:
         DefinitionError: it contradicts itself. What contradicts the saga's steps is told when the class

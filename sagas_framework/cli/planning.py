@@ -12,7 +12,7 @@ from sagas_framework.cli.acting import login_name
 from sagas_framework.cli.base import Program, json_option, pass_program
 from sagas_framework.cli.output import Screen, aligned, plain, print_json
 from sagas_framework.core.evolving import Whereabouts
-from sagas_framework.evolution import Batch, Group, Missing, NotMovable, Plan, examples
+from sagas_framework.evolution import REASONS, Batch, Group, Missing, NotMovable, Plan, examples, more_reasons
 
 STAY: Final = 1
 
@@ -129,8 +129,10 @@ def _standing(at: Whereabouts, count: int) -> tuple[str, str, str]:
 
 
 def _print_missing(screen: Screen, missing: Sequence[Missing]) -> None:
-    for lacks in missing:
+    for lacks in missing[:REASONS]:
         screen.line(f"{lacks.count:,}: {plain(lacks.why)} ({examples(lacks)}).", indent=4)
+    if rest := more_reasons(missing):
+        screen.line(f"{rest}.", indent=4)
 
 
 def _sagas(count: int) -> str:

@@ -21,6 +21,7 @@ from sagas_framework.core.decide import error_payload, storable
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import (
+    Cause,
     Intent,
     Outcome,
     Phase,
@@ -32,7 +33,7 @@ from sagas_framework.core.instance import (
 )
 from sagas_framework.core.telling import phase_in_words
 from sagas_framework.core.why import MIGRATE
-from sagas_framework.messages import readable
+from sagas_framework.messages import WireProtocol, readable
 from sagas_framework.migration import Migration
 from sagas_framework.saga import CommandStep, SagaDefinition
 
@@ -182,12 +183,19 @@ def carried_on(instance: SagaInstance, saga: SagaDefinition, was: Outline | None
             )
         )
     try:
-        _read(saga, instance.state)
+        made = _as_json(_read(saga, instance.state))
     except Exception as error:
         return Verdict(
             missing=_one(
                 f"its state cannot be read by {saga.state.__name__} as it is now ({_said(error)}): give "
                 "what is new a default, or the class the next version and a migration with state="
+            )
+        )
+    if lost := _lost(saga, instance.state, made):
+        return Verdict(
+            missing=_one(
+                f"its state has {', '.join(lost)}, which {saga.state.__name__} does not keep as it is now: "
+                "keep that until it has ended, or give the class the next version and a migration with state="
             )
         )
     return Verdict(after=instance)
@@ -267,7 +275,8 @@ class _Move:
         self.saga = saga
         self.migration = migration
         self.outline = was
-        self.was = {} if was is None else {migration.now(step.name): step for step in was.steps}
+        kept = [] if was is None else [step for step in was.steps if step.name not in migration.removed]
+        self.was = {migration.now(step.name): step for step in kept}
         self.now = {step.name: step for step in outline(saga).steps}
         self.version = f"version {saga.version}"
         self.missing: list[str] = []
@@ -292,13 +301,19 @@ class _Move:
             return None
         try:
             self.read = _read(self.saga, state)
-            return storable(self.read.model_dump(mode="json", warnings="error"))
+            made = _as_json(self.read)
         except Exception as error:
             self.missing.append(
                 f"its state does not fit {self.saga.state.__name__} of {self.version} ({_said(error)}): let "
                 f"state= of {self.migration} make one that does"
             )
             return None
+        if self.migration.state is None and (lost := _lost(self.saga, state, made)):
+            self.missing.append(
+                f"its state has {', '.join(lost)}, which {self.saga.state.__name__} of {self.version} does "
+                f"not keep: let state= of {self.migration} say what becomes of it"
+            )
+        return made
 
     # ---- the steps --------------------------------------------------------------------------------
 
@@ -306,9 +321,13 @@ class _Move:
         """The records under their new names, in their new order."""
         if self.outline is None:
             return {}
+        found = len(self.missing)
         kept = dict(self._kept())
+        new = [step.name for step in self.saga.steps if step.name not in kept]
+        if len(self.missing) == found:  # else it follows from that
+            self._declared(new)
         records = {step.name: kept.get(step.name) or self._added(step.name) for step in self.saga.steps}
-        if self.missing:
+        if len(self.missing) > found:
             return records
         begun = [name for name, record in records.items() if _is_begun(record)]
         if self.instance.outcome is None and begun:  # else nothing new is begun
@@ -341,6 +360,7 @@ class _Move:
             return
 
     def _kept(self) -> Iterator[tuple[str, StepRecord]]:
+        taken: dict[str, str] = {}
         for record in self.steps.values():
             name = self.migration.now(record.name)
             if record.name in self.migration.removed:
@@ -359,6 +379,12 @@ class _Move:
                     f"{self.migration} adds {name}, which version {self.instance.version} has already: say "
                     "what became of that one with renamed= or removed=, or leave it out of added="
                 )
+            elif (other := taken.setdefault(name, record.name)) != record.name:
+                self.missing.append(
+                    f"{other} and {record.name} of version {self.instance.version} are both {name} in "
+                    f"{self.version}, and one would be forgotten: say in {self.migration} which of them is "
+                    "removed=, or what it is renamed= to"
+                )
             else:
                 identity = record.identity
                 turning = _renamed(record.turning, self.migration)
@@ -369,11 +395,14 @@ class _Move:
                     ),
                 )
 
+    def _declared(self, new: Sequence[str]) -> None:
+        for name in new:
+            if name not in self.migration.added:
+                self.missing.append(
+                    f"{name} is new in {self.version}: say added= (or renamed=) in {self.migration}"
+                )
+
     def _added(self, name: str) -> StepRecord:
-        if name not in self.migration.added and not self.missing:
-            self.missing.append(
-                f"{name} is new in {self.version}: say added= (or renamed=) in {self.migration}"
-            )
         # A former step of this name may have left a row, even a tombstone, in its participant's inbox.
         return StepRecord(name, known_as=f"{name}@{self.saga.version}")
 
@@ -412,7 +441,7 @@ class _Move:
             self.missing.append(
                 f"{name} was {was.place.value} when it was begun, and is {now.place.value} in {self.version}"
             )
-        if _is_over(record, past=past):
+        if _is_over(record, was, past=past):
             return
         if was.task != now.task:
             self.missing.append(
@@ -465,10 +494,12 @@ def _is_begun(record: StepRecord) -> bool:
     return record.phase is not Phase.PENDING
 
 
-def _is_over(record: StepRecord, *, past: bool) -> bool:
-    """Whether nothing more will be sent for the step, nor anything be run."""
+def _is_over(record: StepRecord, was: StepOutline, *, past: bool) -> bool:
+    """Whether nothing more will be sent for the step, nor anything be run, nor any answer matter."""
     if record.phase is Phase.SUCCEEDED:
         return past
+    if record.phase in (Phase.REFUSED, Phase.WITHDRAWN) and was.protocol not in (None, WireProtocol.INBOX):
+        return False  # without an inbox it may have happened after all, and its success be still on the way
     return record.phase is Phase.HANDED_OVER or (record.phase in _CLOSED and not record.parked)
 
 
@@ -487,11 +518,35 @@ def _renamed(outcome: Outcome | None, migration: Migration) -> Outcome | None:
 
 def _waiting(waiting: Waiting | None, names: Mapping[str, str]) -> Waiting | None:
     """It still waits for the same, since then; a task is no step, and keeps its name."""
-    return None if waiting is None else replace(waiting, what=names.get(waiting.what, waiting.what))
+    if waiting is None or waiting.cause is Cause.ANSWER:
+        return waiting
+    return replace(waiting, what=names.get(waiting.what, waiting.what))
 
 
 def _read(saga: SagaDefinition, state: Mapping[str, Any]) -> BaseModel:
     return saga.state.model_validate(deepcopy(dict(state)))
+
+
+def _as_json(state: BaseModel) -> Mapping[str, Any]:
+    return storable(state.model_dump(mode="json", warnings="error"))
+
+
+def _lost(saga: SagaDefinition, state: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """The fields with a value that the model neither keeps nor reads under another name.
+
+    Args:
+        made: what it makes of the state.
+    """
+    return [name for name in state if name not in made and _is_unread(saga, state, name, made)]
+
+
+def _is_unread(saga: SagaDefinition, state: Mapping[str, Any], name: str, made: Mapping[str, Any]) -> bool:
+    if state[name] is None:
+        return False
+    try:
+        return _as_json(_read(saga, {n: v for n, v in state.items() if n != name})) == made
+    except Exception:
+        return False  # it cannot do without
 
 
 def _said(error: Exception) -> str:

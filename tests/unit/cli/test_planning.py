@@ -220,6 +220,30 @@ def test_only_one_saga_is_asked_for(shop: Shop) -> None:
     assert len(shop.json("plan", "--saga", "deliver_order")["sagas"]) == 1
 
 
+def test_a_saga_that_is_neither_declared_nor_open_is_no_plan_that_holds(shop: Shop) -> None:
+    result = shop.say("plan", "--saga", "deliver_ordre")
+
+    assert result.exit_code == 1
+    assert "No saga named 'deliver_ordre'; known: create_order, deliver_order." in result.stderr
+
+
+def test_reasons_without_end_are_told_in_part(shop: Shop, folder: Path) -> None:
+    for number in range(23):
+        shop.start(f"order-{number}", taken=False)
+    with shop.sagas.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE saga_instance SET state = json_set(state, '$.address', key)")
+    # A KeyError names what each of them has of its own.
+    deploy(shop, folder, migration=MIGRATION[:-1] + ', state=lambda state: {}[state["address"]])')
+
+    plan = say("-A", "worker", "plan").stdout.splitlines()
+    refused = say("-A", "worker", "migrate", "deliver_order", "--to", "2", "--reason", "x", "--by", "ann")
+
+    assert plan[-1] == "    and 3 more reasons; --json has them all."
+    assert len([line for line in plan if "fails on its state" in line]) == 20
+    assert refused.stderr.splitlines()[-2] == "  and 3 more reasons; --json has them all"
+    assert len(told("plan", exit_code=1)["sagas"][0]["missing"]) == 23
+
+
 # ---- moving ---------------------------------------------------------------------------------------
 
 
@@ -286,6 +310,7 @@ def test_the_login_name_moves_unless_another_is_given(
         ),
         (["create_order", "--to", "2"], "No saga named 'create_order' version 2"),
         (["deliver_order", "--to", "1"], "1 is not in the range x>=2"),
+        (["deliver_order", "--to", "2", "--from", "2"], "Version 2 of 'deliver_order' is not before 2"),
         (["deliver_order", "--to", "2", "--by", " "], "A migration needs a name and a reason"),
     ],
 )

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from sagas_framework import NOTHING_TO_UNDO, Migration, Saga, Status, Steps
 from sagas_framework.core.decide import decide
@@ -30,7 +30,7 @@ from sagas_framework.core.ids import Kind, message_id, operation_id
 from sagas_framework.core.instance import Cause, Phase, StepRecord, Waiting
 from sagas_framework.core.telling import Effect, effect
 from sagas_framework.core.why import why
-from sagas_framework.messages import Command, Service
+from sagas_framework.messages import Command, Compensation, Service
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 from tests.unit.core.stories import (
     DELIVER_ORDER,
@@ -382,6 +382,41 @@ def test_a_removed_step_is_declared() -> None:
 # ---- what changed about a step --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at", ["verify_consumer_details", TICKET, CARD, PIVOT])
+def test_two_steps_do_not_become_one(at: str) -> None:
+    steps = as_before()
+    del steps[TICKET]
+    saga = version_2(steps, renamed={TICKET: CARD})
+
+    assert lacks(Run(DELIVER_ORDER).until(at), saga) == (
+        f"{TICKET} and {CARD} of version 1 are both {CARD} in version 2, and one would be forgotten: say in "
+        "Migration(from_version=1, to_version=2) which of them is removed=, or what it is renamed= to"
+    )
+
+
+def test_a_step_takes_the_name_of_one_that_is_removed() -> None:
+    steps = as_before()
+    del steps["send_receipt"]
+    steps = {"send_receipt" if name == DELIVERY else name: made for name, made in steps.items()}
+    saga = version_2(steps, renamed={DELIVERY: "send_receipt"}, removed=["send_receipt"])
+
+    run = goes_on(Run(DELIVER_ORDER).until(DELIVERY), saga)
+
+    assert run.step("send_receipt").identity == DELIVERY
+    assert run.in_flight == ["send_receipt do 1"]
+
+
+def test_a_step_does_not_take_the_command_of_one_that_is_removed() -> None:
+    steps = as_before()
+    del steps[DELIVERY]
+    saga = version_2(steps, renamed={DELIVERY: "send_receipt"}, removed=["send_receipt"])
+
+    assert lacks(Run(DELIVER_ORDER).until(DELIVERY), saga) == (
+        "send_receipt was begun as delivery_service.start_delivery, and is consumer_service.send_receipt in "
+        "version 2: only its participant knows what was done"
+    )
+
+
 def test_the_pivot_may_not_move_over_an_instance() -> None:
     steps = as_before()
     steps[PIVOT] = step.command(ApproveTicket, approve_ticket, compensation=NOTHING_TO_UNDO)
@@ -463,6 +498,37 @@ def test_another_command_does_not_take_over_what_the_former_did() -> None:
     goes_on(Run(DELIVER_ORDER).until(DELIVERY), saga)  # nothing of it will be undone any more
 
 
+def test_without_an_inbox_what_failed_may_have_happened_and_keeps_its_command() -> None:
+    bakery = Service("bakery", protocol="demo-0.1")
+
+    class Bake(Command[None], service=bakery, name="bake"):
+        pass
+
+    class ThrowAway(Compensation[Bake], service=bakery, name="throw_away"):
+        pass
+
+    class BakeTwice(Command[None], service=bakery, name="bake_twice"):
+        pass
+
+    def making(command: type[Command[None]], **undo: Any) -> SagaDefinition:
+        steps = as_before()
+        steps[CARD] = step.command(command, lambda state: command(), **undo)
+        return version_2(steps)
+
+    saga = making(Bake, compensation=lambda state: ThrowAway())
+    run = Run(saga).until(CARD)
+    run.fails()
+    assert run.in_flight == [f"{TICKET} undo 1"]
+
+    assert (
+        "was begun as bakery.bake, and is bakery.bake_twice in version 2"
+        in move(run, making(BakeTwice, compensation=NOTHING_TO_UNDO), outline(saga)).missing[0]
+    )
+    goes_on(run, saga)  # its success may come yet, and is then a person's to undo
+    run.happens(run.reply_of(CARD, Kind.DO, 1, Result.SUCCESS))
+    assert (run.status, run.phase(CARD)) == (Status.PARKED, Phase.HANDED_OVER)
+
+
 def test_a_command_is_no_local_step() -> None:
     steps = as_before()
     steps["verify_consumer_details"] = step.local(lambda state, session: None, compensation=NOTHING_TO_UNDO)
@@ -522,6 +588,21 @@ def test_a_state_that_lacks_a_field_is_told_with_its_path() -> None:
     )
 
 
+def test_what_its_state_lacks_does_not_hide_what_its_steps_lack() -> None:
+    steps: dict[str, Any] = {}
+    for name, made in as_before().items():
+        if name == CARD:
+            steps["check_fraud"] = check_fraud()
+        steps[name] = made
+    for made in steps.values():
+        made.state = Richer
+    run = Run(DELIVER_ORDER).until(CARD)
+
+    for_the_state, for_the_steps = move(run, version_2(steps, model=Richer, added=["check_fraud"])).missing
+    assert "$.currency: Field required" in for_the_state
+    assert for_the_steps.startswith(f"check_fraud comes before {CARD}, which is sent")
+
+
 def test_a_conversion_makes_the_new_state_and_leaves_the_old_alone() -> None:
     run = Run(DELIVER_ORDER).until(CARD)
 
@@ -544,6 +625,59 @@ def test_a_conversion_that_raises_is_told() -> None:
     assert lacks(Run(DELIVER_ORDER).until(CARD), richer(state=broken)) == (
         "state= of Migration(from_version=1, to_version=2) fails on its state (KeyError: 'country')"
     )
+
+
+class OtherName(BaseModel):
+    order_id: int
+    consumer_id: int
+    quantity: int
+    amount: str
+    address: str
+    order: str
+    broken: str
+    ticket_number: int | None = None
+
+
+class OtherNameThatIsRead(OtherName):
+    @model_validator(mode="before")
+    @classmethod
+    def under_its_former_name(cls, state: dict[str, Any]) -> dict[str, Any]:
+        return {"ticket_number": state.get("ticket_id"), **state}
+
+
+@pytest.mark.parametrize(
+    ("model", "lost"), [(OtherName, "ticket_id, transaction_id"), (OtherNameThatIsRead, "transaction_id")]
+)
+def test_what_the_state_has_and_the_new_model_does_not_keep_is_told(
+    model: type[BaseModel], lost: str
+) -> None:
+    run = Run(DELIVER_ORDER).until(PIVOT)
+    made: list[dict[str, Any]] = []
+
+    def as_it_was(state: dict[str, Any]) -> Mapping[str, Any]:
+        made.append(state)
+        return state
+
+    def version(**changes: Any) -> SagaDefinition:
+        steps: dict[str, Any] = as_before()
+        for made_for in steps.values():
+            made_for.state = model
+        return version_2(steps, model=model, **changes)
+
+    as_it_is = replace(version(), version=1, shape=DELIVER_ORDER.shape)
+    (stays,) = carried_on(run.instance, as_it_is).missing
+    assert stays == (
+        f"its state has {lost}, which {model.__name__} does not keep as it is now: keep that until it has "
+        "ended, or give the class the next version and a migration with state="
+    )
+    told = " ".join(move(run, version()).missing)
+    assert (
+        f"its state has {lost}, which {model.__name__} of version 2 does not keep: let state= of "
+        "Migration(from_version=1, to_version=2) say what becomes of it" in told
+    )
+    # Who converts it knows what is left out.
+    assert "does not keep" not in str(move(run, version(state=as_it_was)).missing)
+    assert made
 
 
 # ---- before it began ------------------------------------------------------------------------------
