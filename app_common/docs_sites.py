@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -41,8 +42,8 @@ def main() -> int:
     except OSError as error:
         variables = ", ".join(map(docs_port_variable, SERVICES))
         print(
-            f"The docs sites cannot listen: {error.strerror}. Stop what listens there, or set other ports: "
-            f"{variables}",
+            f"The docs sites cannot listen: {error.strerror}. Stop what listens there, set other ports: "
+            f"{variables}; or give another --host",
             file=sys.stderr,
         )
         return 1
@@ -54,14 +55,16 @@ def serve(host: str) -> None:
 
     Raises:
         SettingError: a port cannot be used as it is written.
+        OSError: a port is in use, or the host is not of this machine.
     """
+    socket.getaddrinfo(host, None)  # waitress would not say what is wrong with it
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     sites = docs_sites()
     with closing(create_server(by_port(sites), listen=sockets(host, sites), threads=4)) as server:
         for service, port in docs_ports(SERVICES).items():
-            print(f"Docs of {service}: http://{host}:{port}/", flush=True)
+            print(f"Docs of {service}: http://{_bracketed(host)}:{port}/", flush=True)
         server.run()  # returns on KeyboardInterrupt
 
 
@@ -91,7 +94,7 @@ def docs_address(service: str) -> str:
 
 def _same_host(port: int) -> str:
     host = urlsplit(request.host_url).hostname or HOST
-    return f"{request.scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+    return f"{request.scheme}://{_bracketed(host)}:{port}/"
 
 
 # ---- several applications in one server -----------------------------------------------------------
@@ -99,7 +102,13 @@ def _same_host(port: int) -> str:
 
 def sockets(host: str, ports: Iterable[int]) -> str:
     """What waitress is to listen on."""
-    return " ".join(f"{host}:{port}" for port in ports)
+    shown = _bracketed(host)
+    return " ".join(f"{shown}:{port}" for port in ports)
+
+
+def _bracketed(host: str) -> str:
+    """As an address has it: that of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def by_port(apps: Mapping[int, Any]) -> Any:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from sagas_framework.errors import DefinitionError
@@ -55,9 +55,10 @@ def example(model: type[M]) -> M:
         NoExample: the plain values do not validate, with what to write instead.
     """
     try:
-        return model.model_validate(
-            {name: _of_field(field) for name, field in model.model_fields.items() if field.is_required()}
-        )
+        made = {name: _of_field(field) for name, field in model.model_fields.items() if field.is_required()}
+        if issubclass(model, RootModel):  # it is its one field, which may have a default
+            return model.model_validate(made["root"]) if made else model()
+        return model.model_validate(made)
     except NoExample:
         raise
     except ValidationError as error:

@@ -15,6 +15,9 @@ Json: TypeAlias = Mapping[str, Any]
 _DATA: Final = ("examples", "default", "const", "enum")
 """Under these names stand values, in which nothing is a reference."""
 
+_NAMED: Final = ("properties", "patternProperties", "definitions", "dependencies")
+"""Under these stand schemas by names that somebody chose, and who may have chosen ``default``."""
+
 
 def follow(document: Json, node: Any) -> Any:
     """What stands at the end of the references that begin with this node; the node itself if it is none.
@@ -64,8 +67,9 @@ def references(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
     if isinstance(node, Mapping):
         if isinstance(node.get("$ref"), str):
             yield place, node
+        named = place[-1:] and place[-1] in _NAMED
         for name, inner in node.items():
-            if name not in _DATA:
+            if named or name not in _DATA:
                 yield from references(inner, (*place, str(name)))
     elif isinstance(node, list):
         for index, inner in enumerate(node):

@@ -46,7 +46,7 @@ def main() -> int:
         page.locator(f'form[action="{LAUNCH}"] button').click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("compensated", timeout=_WITHIN * 1000)
         _take(page, "saga")
-        page.set_viewport_size({"width": 960, "height": 920})
+        page.set_viewport_size({"width": 960, "height": 1010})
         page.goto("/system")
         _take(page, "system")
         wide = chromium.new_page(

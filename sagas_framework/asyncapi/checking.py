@@ -46,7 +46,7 @@ def check_document(document: Document) -> list[str]:
         *_info(document),
         *_servers(document),
         *_newer_words(document),
-        *_examples(document),
+        *misfit_examples(document),
         *_replies(document),
         *_unused(document),
         *_classes(document),
@@ -198,7 +198,8 @@ def _subschemas(schema: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
             yield from _subschemas(part, f"{path}/{key}")
 
 
-def _examples(document: Document) -> Iterator[str]:
+def misfit_examples(document: Document) -> Iterator[str]:
+    """What examples are missing, or are not as their schemas say."""
     for key, message in document["components"].get("messages", {}).items():
         if not message.get("examples"):
             yield f"messages.{key} has no example"

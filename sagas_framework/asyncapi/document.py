@@ -17,6 +17,7 @@ How it is laid out, and why:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from sagas_framework.messages import Queue, WireProtocol
 from sagas_framework.transport.connecting import queue_arguments
 
 VERSION: Final = "3.1.0"
+_KEY: Final = re.compile(r"[A-Za-z0-9._-]+")
 BINDING: Final = {"bindingVersion": "0.3.0"}
 
 TAGS: Final[Mapping[Kind, tuple[str, str]]] = {
@@ -99,7 +101,16 @@ class _Building:
     # ---- operations and channels --------------------------------------------------------------------
 
     def add(self, action: str, exchange: Exchange, reply_queue: Queue | None) -> None:
-        """An exchange, seen by the one who sends or receives what asks."""
+        """An exchange, seen by the one who sends or receives what asks.
+
+        Raises:
+            DefinitionError: its task has a name that AsyncAPI has no place for.
+        """
+        if not _KEY.fullmatch(exchange.task):
+            raise DefinitionError(
+                f"The task {exchange.task!r} cannot be described: in AsyncAPI a name has only letters from A "
+                "to Z, digits, '.', '_' and '-'. Give it another name=."
+            )
         request = self._message(asking(exchange, self.schemas))
         replies = [self._message(reply) for reply in answers(exchange, self.schemas)]
         self.kinds.add(exchange.kind)

@@ -10,7 +10,7 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.errors import DefinitionError
 from sagas_framework.messages import Command, Compensation, Queue, Service, WireProtocol, settle_task
 from sagas_framework.participant import Handling
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import NOTHING_TO_UNDO, CommandStep, SagaDefinition
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def _of_step(step: CommandStep[Any], use: Use) -> Iterator[Exchange]:
     yield Exchange(Kind.DO, step.command, protocol, (use,))
     if step.undoable and step.command.compensation is not None:
         yield Exchange(Kind.UNDO, step.command.compensation, protocol, (use,))
-    if step.has_inbox:  # only an inbox can be asked how an operation stands
+    # Only an inbox can be asked how an operation stands. Before the pivot only an operator asks, who takes
+    # an undoing over.
+    if step.has_inbox and step.compensation is not NOTHING_TO_UNDO:
         yield Exchange(Kind.SETTLE, step.command, protocol, (use,))
 
 

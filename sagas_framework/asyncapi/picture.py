@@ -40,7 +40,6 @@ _MONO: Final = 6.75  # width of a sign of the labels, 11 px, in the widest type 
 _SANS: Final = 5.6  # and of the answers
 
 _TAGS: Final = ("compensation", "settling")
-_NOBODY: Final = "in no document here"
 _NOT_TEXT: Final = re.compile(
     # What XML has no place for, and what turns the direction of text around.
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -82,12 +81,14 @@ def _draw_sender(
     system: System, sender: str | None, talks: Sequence[Talk], address: Address, top: int
 ) -> tuple[list[str], int]:
     """One sender with all that it sends, from `top` down; and where the next one begins."""
-    drawn = [_words("name", "0", top + 14, _title(system, sender))]
+    title = system.titles[sender] if sender else "Sent by nobody here"
+    drawn = [_words("name", "0", top + 14, title)]
     if queues := sorted({talk.reply_address for talk in talks if talk.reply_address}):
         drawn.append(_words("queue", "0", top + 30, f"answers on {', '.join(queues)}"))
     y = top + _HEAD
     for (receiver, queue), group in groupby(talks, key=_receiver):
-        drawn.append(_words("name", "100%", y + 14, _title(system, receiver), "end"))
+        title = system.titles[receiver] if receiver else "Received by nobody here"
+        drawn.append(_words("name", "100%", y + 14, title, "end"))
         drawn.append(_words("queue", "100%", y + 29, f"queue {queue}", "end"))
         y += _GROUP
         begin = y
@@ -145,10 +146,6 @@ def _fitted(text: str, sign: float) -> tuple[str, float]:
     room = int(_WIDEST / sign)
     shown = text if len(text) <= room else text[: room - 1] + "…"
     return shown, round(len(shown) * sign / 2 + _MARGIN, 1)
-
-
-def _title(system: System, service: str | None) -> str:
-    return system.titles[service] if service else _NOBODY
 
 
 # ---- SVG ------------------------------------------------------------------------------------------

@@ -79,7 +79,6 @@ def read_back(model: type[BaseModel]) -> dict[str, Any]:
         NoExample: none can be guessed.
         DefinitionError: what it writes it cannot read.
     """
-    _see_that_nothing_is_renamed(model)
     made = example(model)
     written = made.to_json() if isinstance(made, Message) else made.model_dump(mode="json")
     try:
@@ -90,15 +89,3 @@ def read_back(model: type[BaseModel]) -> dict[str, Any]:
             "Its receiver could not, either: leave out serializers that change what a field is."
         ) from None
     return written
-
-
-def _see_that_nothing_is_renamed(model: type[BaseModel]) -> None:
-    config = model.model_config
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    for name, its_field in model.model_fields.items():
-        if its_field.validation_alias is not None and not by_name:
-            raise DefinitionError(
-                f"{model.__module__}.{model.__qualname__}.{name} travels as {name!r} and is read as "
-                f"{its_field.validation_alias!r}. Leave out the alias, or let the class read both: "
-                "class ...(..., populate_by_name=True)."
-            )

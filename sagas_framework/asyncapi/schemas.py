@@ -5,10 +5,11 @@ pydantic writes JSON Schema 2020-12, and of some types two forms, of which only 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import AliasChoices, BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -43,7 +44,23 @@ VALUES: Final = ("default", "const", "enum", "examples", "required")
 
 
 class _OnTheWire(GenerateJsonSchema):
-    """Describes what `Message.to_json` writes and a receiver takes."""
+    """Describes what `Message.to_json` writes and a receiver takes.
+
+    Raises:
+        DefinitionError: the class, or one in it, has a field that is written under another name than it is
+            read.
+    """
+
+    @override
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        _see_that_nothing_is_renamed(schema["cls"])
+        return super().model_schema(schema)
+
+    @override
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        # pydantic's engine takes more than what JSON Schema calls a pattern, such as `\p{L}`.
+        re.compile(schema.get("pattern", ""))
+        return super().str_schema(schema)
 
     @override
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
@@ -106,6 +123,30 @@ def _see_that_it_has_one(model: type[BaseModel]) -> None:
             f"{error.message.splitlines()[0]} Use a type that JSON has, or give the field "
             "Annotated[..., WithJsonSchema({...})]."
         ) from None
+    except re.error as error:
+        raise DefinitionError(
+            f"{model.__module__}.{model.__qualname__} has the pattern {error.pattern!r}, which validators of "
+            f"JSON schemas cannot read ({error.msg}). Write it without what only some engines know."
+        ) from None
+
+
+def _see_that_nothing_is_renamed(model: type[BaseModel]) -> None:
+    config = model.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    for name, its_field in model.model_fields.items():
+        where = f"{model.__module__}.{model.__qualname__}.{name}"
+        written, read = its_field.serialization_alias, its_field.validation_alias
+        if config.get("serialize_by_alias") and written not in (None, name):
+            raise DefinitionError(
+                f"{where} travels as {written!r}; a document names it as the class does. Leave out "
+                "serialize_by_alias, or the alias."
+            )
+        choices = read.choices if isinstance(read, AliasChoices) else [read]
+        if read is not None and not by_name and name not in choices:
+            raise DefinitionError(
+                f"{where} travels as {name!r} and is read as {read!r}. Leave out the alias, or let the class "
+                "read both: class ...(..., populate_by_name=True)."
+            )
 
 
 def _referring(schema: Any, renamed: Mapping[str, str]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from sagas_framework.asyncapi.checking import misfit_examples
 from sagas_framework.asyncapi.document import document
 from sagas_framework.asyncapi.exchanges import received, sent
 from sagas_framework.asyncapi.rendering import to_json, to_yaml
@@ -100,10 +101,11 @@ class Specification:
         """The document as plain JSON types, made when it is first asked for.
 
         Raises:
-            DefinitionError: a message has no JSON schema or no example; it names the class.
+            DefinitionError: a message has no JSON schema or no example, or travels otherwise than its schema
+                says; it names the class or the message.
             ConfigurationError: the broker's address cannot be read.
         """
-        return document(
+        made = document(
             {
                 "title": self.title,
                 "version": self.version,
@@ -118,6 +120,14 @@ class Specification:
             sends=sent(self.sends.definitions) if self.sends else [],
             reply_queue=self.sends.reply_queue if self.sends else None,
         )
+        # Examples are written by what writes the messages, so this is a schema that says something else.
+        for problem in misfit_examples(made):
+            raise DefinitionError(
+                f"The document of {self.service} would not be true of what travels: {problem}. Leave out the "
+                "serializer that writes a field otherwise, or say what it writes: "
+                "Annotated[..., WithJsonSchema({...})]."
+            )
+        return made
 
     def yaml(self) -> str:
         """The document as YAML, byte-identical from build to build."""

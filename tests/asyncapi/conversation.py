@@ -29,6 +29,12 @@ TABLES: Final[dict[str, LiteralString]] = {
 }
 """Where each participant keeps what its first step of the saga does."""
 
+INBOXES: Final = {
+    "create_restaurant_ticket": "restaurant_service",
+    "authorize_card": "accounting_service",
+}
+"""Steps that are undone, and whose inbox remembers that they were done."""
+
 WITHIN: Final = 90.0  # seconds for a saga to get anywhere: the workers share two cores with other tests
 
 
@@ -44,12 +50,15 @@ class Conversation:
         # Those with pauses of seconds first; while one waits the others run.
         silent = [self._launch(launch.path) for launch in LAUNCHES]
         closed = self._order(Dish.OFF_HOURS)
-        unapproved, unreversed = (self._order(Dish.NEVER_APPROVED) for _ in range(2))
+        unapproved, unreversed, forgotten = (self._order(Dish.NEVER_APPROVED) for _ in range(3))
         self._reject_the_ticket_that_is_being_approved(unapproved)
+        self._lose_the_rows_of_the_inboxes(forgotten)
         self._lose_the_authorization(unreversed)
         self._take_over("create_restaurant_ticket", self._parked(silent))
         self._take_over("authorize_card", unreversed)
-        for saga_id in (*silent, closed, unapproved, unreversed):
+        for step in INBOXES:
+            self._take_over_unanswered(step, forgotten)
+        for saga_id in (*silent, closed, unapproved, unreversed, forgotten):
             self._ended(saga_id)
         for service, table in TABLES.items():
             self._fail_for_want_of(service, table)
@@ -97,6 +106,12 @@ class Conversation:
             lambda: self.application.entries(saga_id).count(failed) >= 3, f"{failed} in {saga_id}", WITHIN
         )
 
+    def _lose_the_rows_of_the_inboxes(self, saga_id: str) -> None:
+        """Participants no longer know of what they did; neither undoing nor settling will guess."""
+        self._wait_for(saga_id, f"{APPROVAL}.attempt_failed")
+        for step, service in INBOXES.items():
+            self._change(service, "DELETE FROM saga_inbox WHERE key = %(key)s", operation_id(saga_id, step))
+
     def _fail_for_want_of(self, service: str, table: LiteralString) -> None:
         """The participant has trouble of its own at its first step."""
         self._tell(service, f"ALTER TABLE {table} RENAME TO lost")
@@ -127,11 +142,21 @@ class Conversation:
 
     def _take_over(self, step: str, saga_id: str) -> None:
         """Undo a step by hand: its participant is asked to leave it to us, then it counts as undone."""
-        program = Path(sys.executable).with_name("saga")
-        line = f"{program} -A order_service.worker --json complete {saga_id} --step {step} --reason 'by hand'"
         for entry in (f"{step}.handed_over", f"{step}.compensated"):
-            self._insist(line)
+            self._insist(_complete(step, saga_id))
             self._wait_for(saga_id, entry)
+
+    def _take_over_unanswered(self, step: str, saga_id: str) -> None:
+        """Undo a step by hand whose participant cannot say how it stands."""
+        self._wait_for(saga_id, f"{step}.parked")
+        self._insist(_complete(step, saga_id))
+        wait_until(
+            lambda: self.application.entries(saga_id).count(f"{step}.parked") == 2,
+            f"a settling of {step} that fails in {saga_id}",
+            WITHIN,
+        )
+        self._insist(f"{_complete(step, saga_id)} --force")
+        self._wait_for(saga_id, f"{step}.compensated")
 
     def _insist(self, line: str) -> None:
         """Run the line until it is obeyed: a step that is just being tried again cannot be taken over."""
@@ -151,3 +176,8 @@ class Conversation:
 
     def _wait_for(self, saga_id: str, entry: str) -> None:
         wait_until(lambda: entry in self.application.entries(saga_id), f"{entry} in {saga_id}", WITHIN)
+
+
+def _complete(step: str, saga_id: str) -> str:
+    program = Path(sys.executable).with_name("saga")
+    return f"{program} -A order_service.worker --json complete {saga_id} --step {step} --reason 'by hand'"

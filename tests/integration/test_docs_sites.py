@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from app_common.docs_sites import sockets
 from app_common.running import SERVICES
 from app_common.settings import docs_port_variable
 from app_common.specifications import specification
@@ -137,6 +138,26 @@ def test_a_port_in_use_ends_it_with_what_to_do(sites: Sites) -> None:
     assert output.splitlines()[-1].startswith("The docs sites cannot listen: Address already in use.")
     assert "ACCOUNTING_SERVICE_DOCS_PORT" in output
     assert "Traceback" not in output
+
+
+def test_a_host_that_is_none_ends_it_with_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app_common.docs_sites", "--host", "no host"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("The docs sites cannot listen: ")
+    assert "--host" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_ipv6_is_in_brackets() -> None:
+    assert sockets("::1", [8081, 8082]) == "[::1]:8081 [::1]:8082"
+    assert sockets("localhost", [8081]) == "localhost:8081"
 
 
 def test_a_wrong_port_ends_it_with_what_to_write() -> None:

@@ -16,6 +16,8 @@ from order_service.system import described_at
 from order_service.web import create_app
 
 HTML: Final = {"Accept": "text/html"}
+UNASKED: Final = "consumer_service.verify_consumer_details.settle"
+"""A participant answers how any command of it stands; no saga here asks of what it need not undo."""
 
 
 @pytest.fixture
@@ -26,17 +28,20 @@ def client() -> FlaskClient:
 def test_json_tells_every_channel_with_both_its_sides(client: FlaskClient) -> None:
     told = client.get("/system", base_url="http://platform.example:5000").get_json()
 
-    sent = {
+    channels = {
         operation["channel"]["$ref"].removeprefix("#/channels/")
-        for operation in specification("order_service").document["operations"].values()
+        for service in SERVICES
+        for operation in specification(service).document["operations"].values()
     }
     assert [one["name"] for one in told["services"]] == list(SERVICES)
-    assert {one["channel"] for one in told["channels"]} == sent
+    assert {one["channel"] for one in told["channels"]} == channels
+    assert [one["channel"] for one in told["channels"] if one["sender"] is None] == [UNASKED]
     for one in told["channels"]:
         receiver = one["receiver"]["service"]
-        assert one["sender"]["service"] == "order_service"
+        if one["channel"] != UNASKED:
+            assert one["sender"]["service"] == "order_service"
+            assert one["reply_address"] == "create_order_saga_responses"
         assert one["address"] == f"{receiver}.commands"
-        assert one["reply_address"] == "create_order_saga_responses"
         port = docs_ports(SERVICES)[receiver]
         anchor = f"operation-reply-{one['receiver']['id']}"
         assert one["receiver"]["docs"] == f"http://platform.example:{port}/#{anchor}"
@@ -50,6 +55,9 @@ def test_the_table_says_what_the_picture_shows(client: FlaskClient) -> None:
     picture, table = page.split("</figure>")
     for one in told["channels"]:
         for side in ("sender", "receiver"):
+            if one[side] is None:
+                assert one["channel"] == UNASKED
+                continue
             link = f'href="{one[side]["docs"]}"'
             assert link in unescape(picture), one
             assert link in unescape(table), one

@@ -80,6 +80,12 @@ def test_a_compensation_that_no_step_runs_is_not_sent() -> None:
     assert "send_kitchen.take_back" not in of_the_shop(Snack)["operations"]
 
 
+def test_a_settling_that_no_step_can_bring_about_is_not_sent() -> None:
+    # Before the pivot only an undoing is ever settled, and there is none.
+    assert list(of_the_shop(Snack)["operations"]) == ["send_kitchen.cook"]
+    assert "send_kitchen.bill_settle" in of_the_shop(Dinner)["operations"]  # its pivot
+
+
 def test_each_declared_failure_is_a_reply_by_its_name_on_the_wire_and_any_other_is_the_standard_one() -> None:
     document = of_the_kitchen()
 

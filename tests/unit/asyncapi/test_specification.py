@@ -7,9 +7,18 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from pydantic import Field, field_serializer
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+    field_serializer,
+)
 
 from sagas_framework import Command, DefinitionError, Failure, Message, Participant, Reply, Service
+from sagas_framework.asyncapi import check_document
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
 from tests.unit.asyncapi.shop import Snack, make_kitchen, make_sagas, specify
 
@@ -50,7 +59,7 @@ def test_the_info_is_what_was_said() -> None:
         "email": "cooks@cooks.example",
     }
     assert info["license"] == {"name": "MIT", "url": "https://opensource.org/license/mit"}
-    assert [tag["name"] for tag in info["tags"]] == ["command", "settling", "snack"]
+    assert [tag["name"] for tag in info["tags"]] == ["command", "snack"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,80 @@ def test_a_field_with_an_alias_is_told_by_its_class() -> None:
 
     with pytest.raises(DefinitionError, match=r"Mixed.glass travels as 'glass' and is read as 'Glass'"):
         _ = specify("bar", receives=serving(Mix)).document
+
+
+def test_a_field_with_an_alias_is_told_however_deep_it_is() -> None:
+    class Ice(Message):
+        cubes: int = Field(default=1, alias="Cubes")
+
+    class Mix(Command[None], service=bar, name="mix"):
+        ice: list[Ice] | None = None  # its example has none
+
+    with pytest.raises(DefinitionError, match=r"Ice.cubes travels as 'cubes' and is read as 'Cubes'"):
+        _ = specify("bar", receives=serving(Mix)).document
+
+
+def test_a_field_that_is_read_under_its_name_may_have_others() -> None:
+    class Mix(Command[None], service=bar, name="mix"):
+        glass: int = Field(1, validation_alias=AliasChoices("glass", "Glass"))  # type: ignore[pydantic-alias]
+
+    document = specify("bar", receives=serving(Mix)).document
+
+    assert list(document["components"]["schemas"]["Mix"]["properties"]) == ["glass"]
+
+
+def test_a_class_that_travels_by_its_aliases_is_told() -> None:
+    class Mix(Command[None], service=bar, name="mix"):
+        model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
+        glass: int = Field(alias="Glass")
+
+    with pytest.raises(DefinitionError, match=r"Mix.glass travels as 'Glass'.*Leave out serialize_by_alias"):
+        _ = specify("bar", receives=serving(Mix)).document
+
+
+def test_a_field_that_travels_as_another_type_is_told() -> None:
+    class Mix(Command[None], service=bar, name="mix"):
+        glasses: Annotated[int, PlainSerializer(str)]  # "1", which is read back as 1
+
+    with pytest.raises(DefinitionError, match=r"bar.mix: .*/glasses: '1' is not of type 'integer'"):
+        _ = specify("bar", receives=serving(Mix)).document
+
+
+def test_what_a_serializer_writes_can_be_said() -> None:
+    class Mix(Command[None], service=bar, name="mix"):
+        glasses: Annotated[int, PlainSerializer(str), WithJsonSchema({"type": "string"})]
+
+    document = specify("bar", receives=serving(Mix)).document
+
+    assert document["components"]["schemas"]["Mix"]["properties"]["glasses"]["type"] == "string"
+
+
+def test_a_pattern_that_only_some_engines_read_is_told() -> None:
+    class Mix(Command[None], service=bar, name="mix"):
+        recipe: str = Field(pattern=r"^\p{L}+$", examples=["sour"])
+
+    with pytest.raises(DefinitionError, match=r"Mix has the pattern .*bad escape"):
+        _ = specify("bar", receives=serving(Mix)).document
+
+
+def test_a_task_whose_name_no_document_can_hold_is_told() -> None:
+    class Mix(Command[None], service=bar, name="mix/stir"):
+        pass
+
+    with pytest.raises(DefinitionError, match=r"The task 'bar.mix/stir' cannot be described"):
+        _ = specify("bar", receives=serving(Mix)).document
+
+
+@pytest.mark.parametrize("name", ["default", "const", "enum", "examples", "required", "properties"])
+def test_a_field_named_like_a_keyword_may_have_a_class_of_its_own(name: str) -> None:
+    kind = create_model("Kind", __base__=Message, strong=(bool, ...))
+
+    mixed = create_model("Mixed", __base__=Reply, **{name: (kind, ...)})  # type: ignore[call-overload]
+
+    class Ask(Command[mixed], service=bar, name="ask"):
+        pass
+
+    assert check_document(specify("bar", receives=serving(Ask)).document) == []
 
 
 def test_a_reply_that_cannot_read_what_it_writes_is_told_by_its_class() -> None:

@@ -59,7 +59,7 @@ def test_services_queues_channels_and_answers_are_named() -> None:
 def test_a_side_without_a_document_is_drawn_and_leads_nowhere() -> None:
     picture = drawn(System.of({"shop": asker(queue="elsewhere"), "kitchen": answerer()}))
 
-    assert words(picture, "name") == ["Shop", "in no document here", "in no document here", "Kitchen"]
+    assert words(picture, "name") == ["Shop", "Received by nobody here", "Sent by nobody here", "Kitchen"]
     assert [told for _, told in links(picture)] == [
         "Shop sends kitchen.cook",
         "Shop: answers to kitchen.cook: success, Closed, failure",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from annotated_types import Gt
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, RootModel, field_validator
 
 from sagas_framework import DefinitionError, Reply
 from sagas_framework.testing import example
@@ -55,6 +55,19 @@ def test_every_plain_field_gets_a_value() -> None:
     assert made.above == 6
     assert made.given == "ABC-1"
     assert made.kept == "default"
+
+
+class Tags(RootModel[list[str]]):
+    pass
+
+
+class Named(RootModel[dict[str, int]]):
+    root: dict[str, int] = {"one": 1}
+
+
+def test_a_class_that_is_its_one_value() -> None:
+    assert example(Tags).root == ["text"]
+    assert example(Named).root == {"one": 1}
 
 
 def test_it_is_the_same_each_time() -> None:
