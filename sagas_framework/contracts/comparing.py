@@ -10,7 +10,7 @@ from sagas_framework.contracts.changes import Change, Compared, Effect, Report, 
 from sagas_framework.contracts.containing import Containing
 from sagas_framework.contracts.documents import Document, Message
 from sagas_framework.contracts.errors import CannotCompare
-from sagas_framework.contracts.judging import Judge, taken_by
+from sagas_framework.contracts.judging import Judge, LastRelease
 from sagas_framework.contracts.listing import differing, listed
 from sagas_framework.contracts.structure import Difference, Tools, differences, tools
 
@@ -27,7 +27,7 @@ _JUDGED: Final = re.compile(
         (
             rf"/defaultContentType|/servers|/channels|/operations|/components(/{_NAME})?",
             rf"/servers/{_NAME}(/(host|protocol|protocolVersion|pathname))?",
-            rf"/channels/{_NAME}(/(address|messages(/.+)?|servers(/.+)?|bindings(/.+)?|x-{_NAME}(/.+)?))?",
+            rf"/channels/{_NAME}(/(address|messages(/.+)?|servers(/.+)?|bindings(/amqp(/.+)?)?|x-{_NAME}(/.+)?))?",
             rf"/operations/{_NAME}(/(action|channel(/.+)?|messages(/.+)?|reply(/.+)?))?",
             rf"/components/(channels|operations|replies|replyAddresses)/{_NAME}(/.+)?",
             rf"/components/(messages|messageTraits)/{_NAME}(/(name|contentType))?",
@@ -84,11 +84,11 @@ def compare(
     both = sorted(before.keys() & after.keys())
     pairs = [(before[service], after[service]) for service in both]
     structure = differences(pairs, by or tools())
-    known = taken_by(old)
+    last = LastRelease(old)
     compared = []
     with Containing() as containing:
         for (older, newer), where in zip(pairs, structure, strict=True):
-            judged = list(Judge(older, newer, containing, known).changes())
+            judged = list(Judge(older, newer, containing, last).changes())
             rest = list(_rest(older, newer, judged, where))
             compared.append(_compared(older, newer, [*judged, *rest]))
     compared += [_gone(before[service]) for service in sorted(before.keys() - after.keys())]

@@ -20,12 +20,18 @@ Node = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Channel:
-    """Where messages travel. `address`: the queue; None if the sender of a command names it."""
+    """Where messages travel.
+
+    Args:
+        address: the queue; None if the sender of a command names it.
+        servers: the names of its brokers; empty if it is at all of the document's.
+    """
 
     pointer: str
     address: str | None
     declared: Mapping[str, Any]
     """How the queue is declared: the AMQP binding, and extensions."""
+    servers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,7 @@ class Document:
         """
         draft = needed("jsonschema").Draft7Validator
         error_of = needed("jsonschema").SchemaError
-        schemas = self._section("components").get("schemas") or {}
+        schemas = self.checked(self._section("components").get("schemas") or {}, "/components/schemas")
         every = {f"/components/schemas/{name}": schema for name, schema in schemas.items()}
         for operation in self.operations:
             for message in (*operation.messages, *(operation.reply.messages if operation.reply else ())):
@@ -251,8 +257,7 @@ class Document:
             ofs = []
             for one in named:
                 reference = str(one.get("$ref", "")) if isinstance(one, Mapping) else ""
-                key = reference.rsplit("/", 1)[-1].replace("~1", "/").replace("~0", "~")
-                ofs.append((key, one, reference.removeprefix("#")))
+                ofs.append((_last_of(one), one, reference.removeprefix("#")))
         return tuple(self._message(key, part, pointer) for key, part, pointer in ofs)
 
     def _message(self, key: str, node: Any, pointer: str) -> Message:
@@ -308,7 +313,8 @@ def _channel(node: Node, pointer: str) -> Channel:
         queue.pop("name", None)  # of the address more can be said
     declared = {**amqp, **queue, **{key: node[key] for key in node if key.startswith("x-")}}
     address = node.get("address")
-    return Channel(pointer, address if isinstance(address, str) else None, declared)
+    servers = frozenset(_last_of(one) for one in node.get("servers") or ())
+    return Channel(pointer, address if isinstance(address, str) else None, declared, servers)
 
 
 def _schema(node: Any) -> Any:
@@ -324,6 +330,12 @@ def _format(payload: Any) -> str | None:
     if not isinstance(named, str) or "asyncapi" in named or "schema+json" in named or "schema+yaml" in named:
         return None
     return named
+
+
+def _last_of(reference: Any) -> str:
+    """The last name in a reference; nothing if it is none."""
+    pointer = str(reference.get("$ref", "")) if isinstance(reference, Mapping) else ""
+    return pointer.rsplit("/", 1)[-1].replace("~1", "/").replace("~0", "~")
 
 
 def _escaped(key: str) -> str:

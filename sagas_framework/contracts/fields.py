@@ -9,6 +9,7 @@ What neither can tell is told as a break.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -27,8 +28,10 @@ from sagas_framework.contracts.schemas import (
     bare,
     can_be_written_out,
     definitions,
+    is_plain,
     key_of,
     literal,
+    patterns,
     together,
     whole,
 )
@@ -154,13 +157,15 @@ class _Walk:
             if sent_at or taken_at:
                 self._open.discard(pair)
 
+    def _means_the_same(self, sent: Any, taken: Any) -> bool:
+        """Whether both say the same, with everything that they refer to."""
+        return bool(sent == taken) and definitions(sent, self._sent) == definitions(taken, self._taken)
+
     def _is_alike(self, reference: str) -> bool:
         """Whether it means the same on both sides, with everything that it refers to."""
         if reference not in self._alike:
-            here, there = (
-                definitions({"$ref": f"#{reference}"}, document) for document in (self._sent, self._taken)
-            )
-            self._alike[reference] = here == there
+            meant = {"$ref": f"#{reference}"}
+            self._alike[reference] = self._means_the_same(meant, meant)
         return self._alike[reference]
 
     def _followed(self, schema: Any, document: Document) -> tuple[Schema, str]:
@@ -221,7 +226,15 @@ class _Walk:
             for way, found in zip(ways, tried, strict=True)
             if key_of(str(self._followed(way, self._taken)[0].get("type"))) in fits
         ]
-        if kind in ("integer", "number", "string") and len(near) > 1 and self._contains(taken, sent):
+        # Formats and unknown keywords mean nothing to `jsonsubschema`, so ways with these are not among them.
+        limited = [
+            way for way, found in zip(ways, tried, strict=True) if {one.why for one in found} == {Why.LIMITS}
+        ]
+        if (
+            kind in ("integer", "number", "string")
+            and len(limited) > 1
+            and self._contains({"anyOf": limited}, sent)
+        ):
             return  # all of them together take it
         if not near:
             yield Break(Why.TYPE, path, sent, taken)
@@ -270,8 +283,10 @@ class _Walk:
         if kind != wanted and not (kind == "integer" and wanted == "number"):
             yield Break(Why.TYPE, path, sent, taken)
             return
-        for keyword in sorted(taken.keys() - COMPARED | taken.keys() & {"not"}):
-            if sent.get(keyword) != taken[keyword]:
+        for keyword in sorted(taken.keys() - COMPARED - {"propertyNames"} | taken.keys() & {"not"}):
+            if keyword == "not" and self._sends_none_of(sent, taken["not"]):
+                continue
+            if not self._means_the_same(sent.get(keyword), taken[keyword]):
                 yield Break(Why.UNDECIDED, path, sent, taken, f"the keyword {keyword}")
         if kind == "object":
             yield from self._object(sent, taken, path, closed)
@@ -285,32 +300,49 @@ class _Walk:
         if wanted is not None and given != wanted and _WIDER.get(str(given)) != wanted:
             yield Break(Why.FORMAT, path, sent, taken)
         keywords = OF_TYPE.get(key_of(sent["type"]), frozenset())
-        limits = {key: taken[key] for key in sorted(taken.keys() & keywords)}
-        if all(sent.get(key) == value for key, value in limits.items()):
+        limits = {key: taken[key] for key in sorted(taken.keys() & keywords) if sent.get(key) != taken[key]}
+        if not limits:
             return
         answer = self._contains({"type": taken["type"], **limits}, sent)
         if answer is None:
-            differing = [key for key, value in limits.items() if sent.get(key) != value]
-            yield Break(Why.UNDECIDED, path, sent, taken, f"the keyword {' and '.join(differing)}")
+            yield Break(Why.UNDECIDED, path, sent, taken, f"the keyword {' and '.join(limits)}")
         elif not answer:
             yield Break(Why.LIMITS, path, sent, taken)
 
     def _contains(self, taken: Schema, sent: Schema) -> bool | None:
+        """Of texts and numbers."""
         if not (can_be_written_out(taken, self._taken) and can_be_written_out(sent, self._sent)):
             return None
-        return self._containing.contains(
-            whole(taken, self._taken, sent=False), whole(sent, self._sent, sent=True)
+        whole_taken, whole_sent = (
+            whole(taken, self._taken, sent=False),
+            whole(sent, self._sent, sent=True),
         )
+        if not all(map(is_plain, patterns(whole_taken))):
+            return None
+        if is_plain(whole_sent.get("pattern", ".")):
+            return self._containing.contains(whole_taken, whole_sent)
+        del whole_sent["pattern"]  # without it more may be sent, so only a yes counts
+        return self._containing.contains(whole_taken, whole_sent) or None
 
     def _values(self, sent: Schema, values: Sequence[Any], taken: Schema, path: Path) -> Iterator[Break]:
         """Each of a list of values is looked at by itself."""
-        draft = needed("jsonschema").Draft7Validator
-        # In the document, so that references lead somewhere.
-        within = {**self._taken.content, "allOf": [dict(taken)]}
-        validator = draft(within, format_checker=draft.FORMAT_CHECKER)
-        refused = [value for value in values if not validator.is_valid(value)]
+        validator = _validator(taken, self._taken)
+        try:
+            refused = [value for value in values if not validator.is_valid(value)]
+        except re.error:
+            yield Break(Why.UNDECIDED, path, sent, taken, "the keyword pattern")
+            return
         if refused:
             yield Break(Why.VALUES, path, sent, taken, ", ".join(literal(value) for value in refused))
+
+    def _sends_none_of(self, sent: Schema, refused: Any) -> bool:
+        """Whether what is refused is a list of values, none of which is sent."""
+        values = self._followed(refused, self._taken)[0].get("enum")
+        validator = _validator(sent, self._sent)
+        try:
+            return values is not None and not any(validator.is_valid(value) for value in values)
+        except re.error:
+            return False
 
     def _all_of(self, sent: Schema, taken: Schema, path: Path, closed: bool) -> Iterator[Break]:
         """What is sent is all of several schemas at once: one object, if they are objects."""
@@ -352,6 +384,19 @@ class _Walk:
             for name in known.keys() - fields.keys():
                 yield from self.compare(more, known[name], (*path, name))
         most = sent.get("maxProperties", len(fields) if more is False else None)
+        for pattern, schema in sent.get("patternProperties", {}).items():
+            if pattern not in taken.get("patternProperties", {}):
+                yield from self.compare(schema, others, (*path, ANY_FIELD))
+            for name in known.keys() - fields.keys():
+                if _may_match(pattern, name):
+                    yield from self.compare(schema, known[name], (*path, name))
+        if "propertyNames" in taken:
+            if fields:
+                yield from self.compare({"enum": list(fields)}, taken["propertyNames"], path)
+            if more is not False or "patternProperties" in sent:
+                names, _ = self._followed(sent.get("propertyNames", {}), self._sent)
+                names = names if "enum" in names else {**names, "type": "string"}
+                yield from self.compare(names, taken["propertyNames"], path)
         least = max(sent.get("minProperties", 0), len(required))
         if not _within(least, most, taken.get("minProperties", 0), taken.get("maxProperties")):
             yield Break(Why.LIMITS, path, sent, taken)
@@ -373,6 +418,33 @@ class _Walk:
             yield from self.compare(there, here, (*path, number))
         if (most is None or most > places) and (room is None or room > places):
             yield from self.compare(sent_rest, taken_rest, (*path, EACH))
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return True  # one of JavaScript's that Python has not
+
+
+def _validator(schema: Schema, document: Document) -> Any:
+    # In the document, so that references lead somewhere.
+    within = {**document.content, "allOf": [dict(schema)]}
+    return needed("jsonschema").Draft7Validator(within, format_checker=_formats())
+
+
+def _formats() -> Any:
+    """Checks the formats of values. A text of a format that cannot be checked is not taken for one of it."""
+    library = needed("jsonschema")
+    checker = library.FormatChecker()
+
+    class Formats(library.FormatChecker):  # type: ignore[misc, name-defined]
+        def check(self, instance: object, format: str) -> None:
+            if isinstance(instance, str) and format not in checker.checkers:
+                raise library.exceptions.FormatError(f"{instance!r} may be no {format}")
+            checker.check(instance, format)
+
+    return Formats()
 
 
 def _items(schema: Schema) -> tuple[Sequence[Any], Any]:

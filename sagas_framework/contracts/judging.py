@@ -8,7 +8,7 @@ replies it is the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +16,38 @@ from sagas_framework.contracts.changes import Change, Effect, safe
 from sagas_framework.contracts.containing import Containing
 from sagas_framework.contracts.documents import Channel, Document, Message, Operation, Reply
 from sagas_framework.contracts.fields import Break, Side, breaks
-from sagas_framework.contracts.words import Way, broken, of_command, of_reply, upper
+from sagas_framework.contracts.schemas import definitions
+from sagas_framework.contracts.words import Way, broken, either, of_command, of_reply, upper
 
 _SUCCESS: Final = (".response.success", ".linked.success")
 
-Known = Callable[[str | None, str], bool | None]
-"""Whether the last release takes a task from a queue; None if no document speaks of the queue."""
+
+@dataclass(frozen=True)
+class LastRelease:
+    """What all services of the last release say."""
+
+    documents: Sequence[Document]
+
+    def takes(self, queue: str | None, task: str) -> bool | None:
+        """Whether somebody takes a task from a queue; None if no document speaks of the queue."""
+        taking = [
+            operation
+            for document in self.documents
+            for operation in document.operations
+            if operation.action == "receive" and operation.channel.address == queue
+        ]
+        return any(task in operation.tasks for operation in taking) if taking else None
+
+    def others(self, service: str, operation: Operation) -> Iterator[tuple[Document, Operation]]:
+        """Operations of other services at the other end of this one's queue."""
+        for document in self.documents:
+            for other in document.operations if document.service != service else ():
+                if (
+                    other.action != operation.action
+                    and other.channel.address == operation.channel.address
+                    and set(other.tasks) & set(operation.tasks)
+                ):
+                    yield document, other
 
 
 @dataclass(frozen=True)
@@ -29,26 +55,26 @@ class Judge:
     """Compares one service's documents.
 
     Args:
-        takes: what is known of the others of the last release.
+        last: what the others of the last release say, and so send and take.
     """
 
     old: Document
     new: Document
     containing: Containing
-    takes: Known
+    last: LastRelease
 
     def changes(self) -> Iterator[Change]:
         """What changed in brokers, operations, their queues and messages, in the order of the documents."""
         yield from self._servers()
         pairs = _paired(self.old.operations, self.new.operations)
         for old, new in pairs:
-            if old is None:
-                assert new is not None
-                yield self._added(new)
-            elif new is None:
+            if new is None:
+                assert old is not None
                 yield self._removed(old)
-            else:
-                yield from self._operation(old, new)
+                continue
+            told = [self._added(new)] if old is None else list(self._operation(old, new))
+            yield from told
+            yield from self._with_others(old, new, {(change.message, change.field) for change in told})
 
     @property
     def _service(self) -> str:
@@ -87,7 +113,7 @@ class Judge:
                 message=new.called,
             )
         queue = new.channel.address
-        known = [self.takes(queue, task) for task in new.tasks]
+        known = [self.last.takes(queue, task) for task in new.tasks]
         if False in known:
             return _breaking(
                 "send-added",
@@ -145,6 +171,7 @@ class Judge:
         command = of_command(self._service, new.action)
         yield from self._queue(old, new, command)
         yield from self._declared(old.channel, new.channel)
+        yield from self._brokers(old, old.channel, new.channel, command)
         yield from self._messages(old.messages, new.messages, command, old)
         yield from self._replies(old, new)
 
@@ -181,6 +208,63 @@ class Judge:
             "senders and receivers of the last release",
             "Declare it as before, or declare a queue of another name.",
         )
+
+    def _brokers(self, about: Operation, old: Channel, new: Channel, way: Way) -> Iterator[Change]:
+        """A channel that is at other ones of the brokers than before."""
+        before, after = old.servers or set(self.old.servers), new.servers or set(self.new.servers)
+        sent, taken = (before, after) if way.old_sends else (after, before)
+        if sent <= taken or not taken:
+            return
+        yield _breaking(
+            "server-moved",
+            f"{old.pointer}/servers",
+            f"{way.sends} {'answers to ' if way.reply else ''}{about.called} at "
+            f"{either(sorted(sent - taken))}; {way.receiver} takes them only from {either(sorted(taken))}.",
+            way.breaks,
+            "Let the receiver take from both brokers first; then change where it is sent.",
+            message=about.called,
+        )
+
+    # ---- the other end ------------------------------------------------------------------------------
+
+    def _with_others(
+        self, old: Operation | None, new: Operation, told: Collection[tuple[str, str]]
+    ) -> Iterator[Change]:
+        """What breaks between the new service and the documents of others, and did not break before.
+
+        A sender may send more than its receiver's document names, and a receiver ignores that until it
+        gives the field a meaning of its own.
+        """
+        if old is not None and _said(old, self.old) == _said(new, self.new):
+            return
+        for document, other in self.last.others(self.new.service, new):
+            before = [] if old is None else self._between(self.old, old, document, other)
+            known = {(change.code, change.message, change.field) for change in before}
+            for change in self._between(self.new, new, document, other):
+                about = (change.message, change.field)
+                if (change.code, *about) not in known and about not in told:
+                    yield change
+
+    def _between(
+        self, own: Document, operation: Operation, document: Document, other: Operation
+    ) -> list[Change]:
+        """What of the messages between two services would not be taken."""
+        ways = [(of_command(self._service, operation.action), operation.messages, other.messages)]
+        if operation.reply is not None and other.reply is not None:
+            way = of_reply(self._service, operation.action)
+            ways.append((way, operation.reply.messages, other.reply.messages))
+        found: list[Change] = []
+        for way, ours, theirs in ways:
+            sent, taken = (theirs, ours) if way.old_sends else (ours, theirs)
+            senders, receivers = (document, own) if way.old_sends else (own, document)
+            for message in sent:
+                tried = [
+                    list(self._message(message, senders, one, receivers, way))
+                    for one in sorted(taken, key=lambda one: one.key != message.key)
+                    if one.task == message.task
+                ]
+                found += tried[0] if tried and all(tried) else ()
+        return found
 
     # ---- messages -----------------------------------------------------------------------------------
 
@@ -358,6 +442,7 @@ class Judge:
             )
         elif before.channel is not None and after.channel is not None:
             yield from self._declared(before.channel, after.channel)
+            yield from self._brokers(old, before.channel, after.channel, way)
 
     def _success(self, old: Operation, before: Reply, after: Reply) -> Iterator[Change]:
         """A command whose success is not told any more."""
@@ -373,6 +458,14 @@ class Judge:
                     f"Keep sending {task}.",
                     message=task,
                 )
+
+
+def _said(operation: Operation, document: Document) -> list[Any]:
+    """All that its messages are, with everything that they refer to."""
+    replies = operation.reply.messages if operation.reply is not None else ()
+    return [
+        (one, definitions([one.headers, one.payload], document)) for one in (*operation.messages, *replies)
+    ]
 
 
 def _answers_to(reply: Reply) -> str:
@@ -402,20 +495,6 @@ def _paired(
         yield one, twin
     for other in left:
         yield None, other
-
-
-def taken_by(documents: Sequence[Document]) -> Known:
-    """What the services of these documents take, by queue and task."""
-    tasks: dict[str | None, set[str]] = {}
-    for document in documents:
-        for operation in document.operations:
-            if operation.action == "receive":
-                tasks.setdefault(operation.channel.address, set()).update(operation.tasks)
-
-    def known(queue: str | None, task: str) -> bool | None:
-        return None if queue not in tasks else task in tasks[queue]
-
-    return known
 
 
 def _breaking(code: str, pointer: str, what: str, breaks_whom: str, instead: str, **about: Any) -> Change:

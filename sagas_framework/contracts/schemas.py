@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sagas_framework.contracts.documents import Document
@@ -95,6 +96,33 @@ def together(parts: Sequence[Schema]) -> Schema | None:
             fields[name] = {"allOf": [fields[name], schema]} if name in fields else schema
     required = [name for part in parts for name in part.get("required", ())]
     return {"type": "object", "properties": fields, "required": list(dict.fromkeys(required))}
+
+
+_HARD: Final = re.compile(r"[\^$]|\\[bBkpP\d]|\(\?(?!:)|\\$")
+"""In the middle of a pattern `jsonsubschema` takes an anchor, also in brackets, for something else."""
+
+
+def is_plain(pattern: str) -> bool:
+    """Whether `jsonsubschema` can be believed of it: anchors only at its ends, and of the whole pattern."""
+    inner = pattern.removeprefix("^").removesuffix("$")
+    if not inner or _HARD.search(inner):
+        return False
+    outside = re.sub(r"\\.|\[[^\]]*\]", "", inner)
+    while (shorter := re.sub(r"\([^()]*\)", "", outside)) != outside:
+        outside = shorter
+    return inner == pattern or "|" not in outside
+
+
+def patterns(schema: Any) -> Iterator[str]:
+    """All regular expressions in a schema."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from patterns(part)
+    elif isinstance(schema, Mapping):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        for part in schema.values():
+            yield from patterns(part)
 
 
 def definitions(schema: Any, document: Document) -> dict[str, Schema]:

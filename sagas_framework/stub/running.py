@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from celery.worker import WorkController, state
@@ -24,6 +24,9 @@ from sagas_framework.stub.participant import StubParticipant, Tell
 from sagas_framework.transport.connecting import connect, masked_broker, try_broker
 from sagas_framework.transport.publisher import Load
 from sagas_framework.worker.participating import participant_app
+
+_PATIENCE: Final = 5.0
+"""Seconds for which a broker that hangs is waited for after Ctrl-C."""
 
 
 @contextmanager
@@ -134,6 +137,7 @@ def serve(app: Celery) -> int:
         concurrency=1,
         loglevel="WARNING",
         without_gossip=True,
+        without_heartbeat=True,  # of events, which nobody listens to; connections have their own
         without_mingle=True,
     )
     with _stopped_by_signals():
@@ -143,16 +147,26 @@ def serve(app: Celery) -> int:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let the worker's own loop end it. A second Ctrl-C is no longer waited for."""
+    """Let the worker's own loop end it. A second Ctrl-C is no longer waited for.
+
+    A broker that hangs is waited for without end, here and there; so each of these waits is given up.
+    What was not acknowledged is delivered again.
+    """
 
     def stop(*_: object) -> None:
         state.should_stop = os.EX_OK  # type: ignore[assignment]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE / 25)
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("the broker does not answer")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

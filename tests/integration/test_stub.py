@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -22,9 +23,10 @@ from kombu import Connection
 from kombu import Queue as KombuQueue
 
 from sagas_framework.doctor.findings import ACCEPT_VARIABLE
+from sagas_framework.transport.envelope import ATTEMPT, OPERATION_ID
 from tests.docs.pages import ROOT, Block, blocks
 from tests.docs.terminals import Command, commands, fits
-from tests.servers import wait_until
+from tests.servers import OwnRabbitmq, wait_until
 from tests.stress.fleet import Fleet
 
 PAGE: Final = ROOT / "docs" / "how-to" / "stub-a-service.md"
@@ -277,6 +279,52 @@ def test_a_queue_that_somebody_declared_otherwise_ends_the_stub_with_the_reason(
     assert done.returncode == os.EX_CONFIG
     assert QUEUE in done.stderr
     assert "classic" in done.stderr
+
+
+def _send(broker: str, order_id: int) -> None:
+    """The command, as an orchestrator sends it that nobody waits for."""
+    headers = {"task": "restaurant_service.create_ticket", "id": str(uuid4()), "root_id": str(uuid4())}
+    payload = {"order_id": order_id, "customer_id": 1, "items": [{"name": "soup", "quantity": 1}]}
+    with Connection(broker) as connection:
+        connection.Producer().publish(
+            json.dumps([[str(uuid4()), payload], {}, {}]),
+            routing_key=QUEUE,
+            content_type="application/json",
+            content_encoding="utf-8",
+            reply_to="nobody.replies",
+            headers={"lang": "py", OPERATION_ID: str(uuid4()), ATTEMPT: 1, **headers},
+        )
+
+
+def test_a_stub_outlives_a_restart_of_its_broker(own_rabbitmq: OwnRabbitmq, folder: Path) -> None:
+    environ = {**os.environ, "CELERY_BROKER": own_rabbitmq.url, ACCEPT_VARIABLE: "durability"}
+    with Stub(f"saga stub {DOCUMENT}", folder, environ) as stub:
+        with Connection(own_rabbitmq.url) as connection:
+            wait_until(lambda: _consumers(connection) == 1, "the stub's consumer", 30)
+        _send(own_rabbitmq.url, 1)
+        wait_until(lambda: stub.printed.count("success") == 1, "the first answer", 30)
+
+        own_rabbitmq.stop()
+        own_rabbitmq.start()
+        _send(own_rabbitmq.url, 2)
+
+        wait_until(lambda: stub.printed.count("success") == 2, "the second answer", 60)
+        assert stub.interrupt() == 0
+
+
+def test_one_interrupt_ends_a_stub_whose_broker_hangs(own_rabbitmq: OwnRabbitmq, folder: Path) -> None:
+    environ = {**os.environ, "CELERY_BROKER": own_rabbitmq.url, ACCEPT_VARIABLE: "durability"}
+    with Stub(f"saga stub {DOCUMENT}", folder, environ) as stub:
+        with Connection(own_rabbitmq.url) as connection:
+            wait_until(lambda: _consumers(connection) == 1, "the stub's consumer", 30)
+        own_rabbitmq.pause()
+        try:
+            assert stub.interrupt(within=20) == 0
+        finally:
+            own_rabbitmq.resume()
+
+        assert "Stopped. 0 messages." in stub.printed
+        assert "Traceback" not in stub.told
 
 
 def test_a_stub_says_that_others_take_from_its_queue(rabbitmq_url: str, folder: Path) -> None:

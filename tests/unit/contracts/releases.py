@@ -10,7 +10,7 @@ from typing import Any
 from app_common.specifications import specifications
 from sagas_framework.contracts import Change, Document, document
 from sagas_framework.contracts.containing import Containing
-from sagas_framework.contracts.judging import Judge, taken_by
+from sagas_framework.contracts.judging import Judge, LastRelease
 
 Content = dict[str, Any]
 Edit = Callable[[Content], None]
@@ -43,7 +43,7 @@ def judged(containing: Containing, service: str, edit: Edit, before: Edit | None
     """What the change does to the others, who are still of the last release."""
     old, new = next_release(service, edit, before)
     others = [one for name, one in last_release().items() if name != service]
-    return list(Judge(old, new, containing, taken_by([*others, old])).changes())
+    return list(Judge(old, new, containing, LastRelease([*others, old])).changes())
 
 
 def schema_of(content: Content, name: str) -> Content:

@@ -131,6 +131,14 @@ def test_a_payload_that_is_no_schema_is_told() -> None:
 # ---- files ----------------------------------------------------------------------------------------
 
 
+def test_schemas_that_are_no_object_are_told() -> None:
+    info = {"title": "Shop", "version": "1.0.0"}
+    one = document({"asyncapi": "3.1.0", "info": info, "components": {"schemas": [1]}}, "shop.yaml")
+
+    with pytest.raises(CannotCompare, match=r"shop\.yaml: /components/schemas should be an object"):
+        one.see_that_schemas_are_schemas()
+
+
 def test_a_folder_has_its_documents_by_service(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps(content(id="urn:a")))
     (tmp_path / "a.yaml").write_text("asyncapi: 3.1.0\ninfo: {title: B, version: 2.0.0}\n")

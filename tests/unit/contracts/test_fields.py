@@ -100,6 +100,20 @@ SAFE: list[tuple[Any, Any]] = [
         {"type": "array", "items": INTEGER, "contains": {"const": 1}},
         {"type": "array", "contains": {"const": 1}},
     ),
+    (
+        {"type": "object", "propertyNames": {"enum": ["a"]}},
+        {"type": "object", "propertyNames": {"enum": ["a", "b"]}},
+    ),
+    (model(a=INTEGER), {"type": "object", "propertyNames": {"enum": ["a", "b"]}}),
+    ({"const": "2026-01-01"}, {"type": "string", "format": "date"}),
+    (
+        {"type": "string", "not": {"enum": ["SoldOut", "Full"]}},
+        {"type": "string", "not": {"enum": ["SoldOut"]}},
+    ),
+    (
+        {"type": "string", "pattern": "^[^a]$", "maxLength": 3},
+        {"type": "string", "pattern": "^[^a]$", "maxLength": 4},
+    ),
     ({"type": "string", "title": "A", "default": "x", "x-own": 1}, {"type": "string", "title": "B"}),
     (False, INTEGER),
 ]
@@ -124,6 +138,40 @@ REFUSED: list[tuple[Any, Any, Why, tuple[str | int, ...]]] = [
     ({"const": 3}, {"type": "integer", "minimum": 4}, Why.VALUES, ()),
     (STRING, {"type": "string", "format": "date"}, Why.FORMAT, ()),
     ({"const": "no date"}, {"type": "string", "format": "date"}, Why.VALUES, ()),
+    *(
+        ({"const": "red"}, {"type": "string", "format": format}, Why.VALUES, ())
+        for format in ("date-time", "time", "duration", "uuid", "uri", "of-our-own")
+    ),
+    (
+        STRING,
+        either({"type": "string", "format": "date"}, {"type": "string", "maxLength": 3}),
+        Why.FORMAT,
+        (),
+    ),
+    (STRING, either(*({"type": "string", "format": one} for one in ("date", "uuid"))), Why.FORMAT, ()),
+    (
+        {"type": "string", "pattern": "^a|b$"},
+        {"type": "string", "pattern": "^(a|b)$"},
+        Why.UNDECIDED,
+        (),
+    ),
+    ({"type": "string", "pattern": "^[^a]$"}, {"type": "string", "pattern": "^a$"}, Why.UNDECIDED, ()),
+    (STRING, {"type": "string", "pattern": "^$"}, Why.UNDECIDED, ()),
+    ({"const": "a"}, {"type": "string", "pattern": r"^\p{L}$"}, Why.UNDECIDED, ()),
+    (
+        {"type": "object", "propertyNames": {"enum": ["a", "b"]}},
+        {"type": "object", "propertyNames": {"enum": ["a"]}},
+        Why.VALUES,
+        (),
+    ),
+    (model(b=INTEGER), {"type": "object", "propertyNames": {"enum": ["a"]}}, Why.VALUES, ()),
+    (model() | {"patternProperties": {"^x": STRING}}, model(x=INTEGER), Why.TYPE, ("x",)),
+    (
+        model() | {"patternProperties": {"^x": STRING}},
+        {"type": "object", "additionalProperties": INTEGER},
+        Why.TYPE,
+        ("*",),
+    ),
     ({"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}, Why.FORMAT, ()),
     ({"type": "string", "maxLength": 6}, {"type": "string", "maxLength": 5}, Why.LIMITS, ()),
     (STRING, {"type": "string", "pattern": "^[a-z]+$"}, Why.LIMITS, ()),
@@ -152,6 +200,12 @@ REFUSED: list[tuple[Any, Any, Why, tuple[str | int, ...]]] = [
     ({"type": "array", "items": INTEGER}, {"type": "array", "contains": INTEGER}, Why.UNDECIDED, ()),
     (STRING, {"type": "string", "not": {"const": "x"}}, Why.UNDECIDED, ()),
     (
+        {"type": "string", "not": {"enum": ["SoldOut"]}},
+        {"type": "string", "not": {"enum": ["SoldOut", "Full"]}},
+        Why.UNDECIDED,
+        (),
+    ),
+    (
         either(model("k", k={"const": "cat"}), model("k", k={"const": "cow"})),
         {"oneOf": [model("k", k={"const": "cat"}), model("k", k={"const": "dog"})]},
         Why.VALUES,
@@ -175,6 +229,16 @@ def test_some_of_what_is_sent_is_refused(
     containing: Containing, sent: Any, taken: Any, why: Why, path: tuple[str | int, ...]
 ) -> None:
     assert refused(containing, sent, taken) == [(why, path)]
+
+
+@pytest.mark.parametrize("keyword", ["propertyNames", "dependencies"])
+def test_what_a_keyword_refers_to_may_have_changed(containing: Containing, keyword: str) -> None:
+    names = {"$ref": "#/components/schemas/Names"}
+    schema = {"type": "object", keyword: {"a": names} if keyword == "dependencies" else names}
+    old, new = {"Names": {"enum": ["a", "b"]}}, {"Names": {"enum": ["a"]}}
+
+    assert refused(containing, schema, schema, schemas=old) == []
+    assert refused(containing, schema, schema, schemas=old, others=new) != []
 
 
 def test_headers_that_others_add_are_not_the_senders(containing: Containing) -> None:

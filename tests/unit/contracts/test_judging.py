@@ -11,7 +11,17 @@ import json
 import pytest
 
 from sagas_framework.contracts.containing import Containing
-from tests.unit.contracts.releases import CREATE, Content, Edit, field_of, judged, schema_of
+from sagas_framework.contracts.judging import Judge, LastRelease
+from tests.unit.contracts.releases import (
+    CREATE,
+    Content,
+    Edit,
+    field_of,
+    judged,
+    last_release,
+    next_release,
+    schema_of,
+)
 
 RECEIVER = "restaurant_service"
 SENDER = "order_service"
@@ -507,6 +517,20 @@ def test_who_is_not_redeployed_is_at_the_broker_of_before(containing: Containing
     assert "has the host 'other:5672' instead of" in change.what
 
 
+@pytest.mark.parametrize(("service", "breaks"), [(RECEIVER, "senders"), (SENDER, "receivers")])
+def test_a_channel_moves_to_another_of_the_brokers(containing: Containing, service: str, breaks: str) -> None:
+    def add_a_broker(content: Content) -> None:
+        content["servers"]["another"] = content["servers"]["rabbitmq"] | {"host": "another:5672"}
+
+    def move(content: Content) -> None:
+        content["channels"][CREATE]["servers"] = [{"$ref": "#/servers/another"}]
+
+    (change,) = judged(containing, service, move, before=add_a_broker)
+
+    assert (change.code, change.breaks) == ("server-moved", f"{breaks} of the last release")
+    assert change.message == CREATE
+
+
 def test_the_orchestrators_reply_queue_moves(containing: Containing) -> None:
     def move(content: Content) -> None:
         channel = content["channels"][f"{CREATE}.replies"]
@@ -616,13 +640,60 @@ def test_a_command_that_its_receiver_does_not_know_yet_is_refused(containing: Co
     )
 
 
-def test_a_command_that_its_receiver_knows_already_breaks_nobody(containing: Containing) -> None:
-    known = "accounting_service.authorize_card"
+REVERSE = "accounting_service.reverse_authorization"
 
-    (change,) = judged(containing, "consumer_service", _begins_to_send("accounting_service.commands", known))
+
+def _begins_to_reverse(content: Content) -> None:
+    """Send what the orchestrator sends already."""
+    sender = last_release()[SENDER].content
+    for section in ("messages", "messageTraits", "schemas", "correlationIds"):
+        content["components"].setdefault(section, {}).update(sender["components"].get(section, {}))
+    for channel in (REVERSE, f"{REVERSE}.replies"):
+        content["channels"][channel] = sender["channels"][channel]
+    content["operations"][f"send_{REVERSE}"] = sender["operations"][f"send_{REVERSE}"]
+
+
+def test_a_command_that_its_receiver_knows_already_breaks_nobody(containing: Containing) -> None:
+    (change,) = judged(containing, "consumer_service", _begins_to_reverse)
 
     assert (change.code, change.breaking) == ("send-added", False)
     assert change.what.endswith("a service of the last release takes it.")
+
+
+def test_a_new_sender_sends_what_its_receiver_of_the_last_release_takes(containing: Containing) -> None:
+    def with_another_field(content: Content) -> None:
+        _begins_to_reverse(content)
+        fields = content["components"]["schemas"]["ReverseAuthorization"]
+        content["components"]["schemas"]["ReverseAuthorization"] = json.loads(
+            json.dumps(fields).replace("transaction_id", "authorization_id")
+        )
+
+    (change,) = (
+        change
+        for change in judged(containing, "consumer_service", with_another_field)
+        if change.breaking and change.message == REVERSE
+    )
+
+    assert (change.code, change.field) == ("field-missing", "transaction_id")
+    assert change.breaks == "receivers of the last release"
+
+
+def test_what_a_sender_of_the_last_release_sends_in_fact_is_what_counts(containing: Containing) -> None:
+    """Its receiver ignored the field so far."""
+
+    def with_a_note(kind: str) -> Edit:
+        return lambda content: schema_of(content, "CreateTicket")["properties"].update(note={"type": kind})
+
+    others = [one for name, one in last_release().items() if name not in (SENDER, RECEIVER)]
+    _, sender = next_release(SENDER, with_a_note("string"))
+
+    def found(kind: str) -> list[tuple[str, str, str]]:
+        old, new = next_release(RECEIVER, with_a_note(kind))
+        judge = Judge(old, new, containing, LastRelease([*others, sender, old]))
+        return [(one.code, one.message, one.field) for one in judge.changes()]
+
+    assert found("string") == []
+    assert ("type", CREATE, "note") in found("integer")
 
 
 def test_of_a_queue_that_no_document_has_nothing_is_known(containing: Containing) -> None:
