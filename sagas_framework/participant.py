@@ -377,11 +377,10 @@ class Participant:
     def _stored_reply(self, envelope: Envelope) -> Stored | None:
         handling = self._handlings.get(envelope.task)
         kind = handling.kind if handling else Kind.DO
-        attempt = envelope.headers.get(ATTEMPT, 1)
         delivery = Delivery(
             kind=kind,
             key=envelope.headers.get(OPERATION_ID) or envelope.message_id,
-            attempt=attempt if isinstance(attempt, int) else 1,
+            attempt=envelope.headers.get(ATTEMPT, 1),
             known=envelope.headers.get(KNOWN) == "succeeded",
             hand_over=bool(envelope.headers.get(HAND_OVER)),
         )

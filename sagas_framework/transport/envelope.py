@@ -46,6 +46,10 @@ HAND_OVER: Final = "saga_hand_over"
 RESULT: Final = "saga_result"
 
 
+_LAST_ATTEMPT: Final = 2**31 - 1
+"""What a database keeps as an INTEGER."""
+
+
 class UnreadableError(Exception):
     """A message that cannot be understood. `path`: where in its body, as a JSON path."""
 
@@ -319,6 +323,10 @@ def envelope_of(
     ours = {name: value for name, value in headers.items() if name.startswith("saga_")}
     if OPERATION_ID in ours:
         _name(ours[OPERATION_ID], f"the header {OPERATION_ID}", 64)
+    attempt = ours.get(ATTEMPT, 1)
+    if not isinstance(attempt, int) or isinstance(attempt, bool) or not 0 < attempt <= _LAST_ATTEMPT:
+        told = repr(attempt)[:80]
+        raise UnreadableError(f"the header {ATTEMPT} is {told}, not a number from 1 to {_LAST_ATTEMPT}")
     return Envelope(
         queue=queue,
         task=_name(task, "the task's name", 200),

@@ -386,6 +386,14 @@ def test_garbage_is_unreadable_and_says_where(message: WireMessage, reason: str,
     assert raised.value.path == path
 
 
+@pytest.mark.parametrize("attempt", [0, -1, 2**31, 10**30, "1", 1.0, True, None])
+def test_an_attempt_that_no_row_can_hold_is_unreadable(attempt: object) -> None:
+    message = wire(b'[["s", {}], {}, null]', saga_attempt=attempt)
+
+    with pytest.raises(UnreadableError, match=r"saga_attempt is .*, not a number from 1 to 2147483647"):
+        from_wire(message)
+
+
 anything = st.text() | values | st.binary(max_size=5)
 
 
@@ -409,6 +417,9 @@ def test_whatever_comes_is_read_or_unreadable(
         envelope = from_wire(WireMessage("q", headers, properties, body))
 
         key = envelope.headers.get("saga_operation_id", envelope.message_id)
+        attempt = envelope.headers.get("saga_attempt", 1)
+        assert isinstance(attempt, int)
+        assert 0 < attempt < 2**31
         for name in (envelope.task, envelope.saga_id, key):  # what an inbox row is made of
             assert len(name.encode()) > 0
             assert name.isprintable()
