@@ -24,7 +24,7 @@ from sagas_framework.core.events import Act
 from sagas_framework.participant import quarantined
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.storage.sql import ask_replay, insert_acts, insert_quarantined, nudge
-from sagas_framework.worker.replies import wire_message
+from sagas_framework.worker.batches import wire_message
 from tests.servers import OwnPostgres, OwnRabbitmq
 from tests.stress.fleet import PARTICIPANTS, REPLIES, Fleet
 from tests.stress.matrix import saboteur
