@@ -377,7 +377,10 @@ class Participant:
                 replies[place] = None if stored is None else to_wire(reply(work.envelope, stored))
         for place, work in works.items():
             if place not in together:
-                replies[place] = self._alone(work)
+                try:
+                    replies[place] = self._alone(work)
+                except Exception:  # not even as a failure: it comes again, and the others are answered
+                    logger.exception("%s for saga %s", work.envelope.task, work.envelope.saga_id)
         for message, why in unfit:  # last: if this fails, all come again, and are answered from their rows
             self.set_aside(message, why.reason, why.path)
         return replies

@@ -377,6 +377,8 @@ class Column:
         }
         if cell.row.scene is Scene.OUTSIDE:
             wanted |= {(BANK, number): "tests.stress.matrix.bank" for number in numbers}
+        if cell.row.scene is Scene.BATCHES:
+            wanted |= {(KITCHEN, number): "tests.stress.matrix.kitchen" for number in numbers}
         for worker, app in list(self._running.items()):
             if worker not in wanted or wanted[worker] != app:
                 self.fleet.kill(*worker)
