@@ -721,6 +721,56 @@ class SqlInboxContract(BatchInboxContract):
         assert there.worked() == ["said again"]
         assert read(inbox) == a_row()
 
+    def test_a_handler_that_closes_its_session_gives_up_what_it_has_not_committed(
+        self, inbox: Inbox, there: InSql
+    ) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            turn.save(a_row())
+            session = turn.session()
+            assert session is not None
+            there.work(session, "given up")
+            session.close()
+            there.work(session, "committed")
+            session.commit()
+            there.work(session, "given up, too")
+            session.close()
+            there.work(session, "left for us to commit")
+
+        assert there.worked() == ["committed", "left for us to commit"]
+        assert read(inbox) == a_row()
+
+    def test_savepoints_of_a_handler_are_its_own(self, inbox: Inbox, there: InSql) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            with session.begin_nested():
+                there.work(session, "kept")
+            with pytest.raises(IntegrityError), session.begin_nested():
+                session.add(Work(value="kept"))
+            session.commit()
+            with session.begin_nested() as savepoint:
+                there.work(session, "taken back")
+                savepoint.rollback()
+            there.work(session, "and on")
+            turn.finish_work()
+            turn.save(a_row())
+
+        assert there.worked() == ["and on", "kept"]
+
+    def test_a_flush_that_fails_is_rolled_back_and_the_row_is_kept(self, inbox: Inbox, there: InSql) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            there.work(session, "twice")
+            session.add(Work(value="twice"))
+            with pytest.raises(IntegrityError):
+                turn.finish_work()
+            turn.undo_work()
+            turn.save(a_row(state=RowState.FAILED))
+
+        assert there.worked() == []
+        assert read(inbox) == a_row(state=RowState.FAILED)
+
     def test_a_row_that_appeared_since_it_was_read_is_a_lost_race(self, inbox: Inbox, there: InSql) -> None:
         # Somebody who takes no lock: an older release, or a person.
         def turn_and_save(connection: Any) -> None:
