@@ -176,7 +176,10 @@ class _Server:
                 self.participant.set_aside(message, why)
 
     def _unfit(self, message: WireMessage) -> str | None:
-        """Why it is no command of a saga, if the headers say so; what else Celery would look at, it reads."""
+        """Why it is no command of a saga, as far as one need not read it for that."""
+        content = message.properties.get("content_type")
+        if content != "application/json":
+            return f"the body cannot be read: its content type is {content!r}, not application/json"
         task = message.headers.get("task")
         if not task:
             return "not a Celery task message: its headers name no task"
