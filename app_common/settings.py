@@ -43,7 +43,10 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What a service's worker needs to know. `database` is an SQLAlchemy URL."""
+    """What a service's worker needs to know. `database` is an SQLAlchemy URL.
+
+    `command_batch`: how many commands it handles in one transaction, at most; None: one by one.
+    """
 
     database: str
     celery_broker: str
@@ -193,8 +196,8 @@ def _command_batch(environ: Mapping[str, str]) -> int | None:
     value = environ.get("COMMAND_BATCH")
     if not value:
         return None
-    if not (value.isascii() and value.isdecimal() and int(value) > 0):
-        raise SettingError("COMMAND_BATCH", f"is {value!r}, not a number of commands above 0", "200")
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= 1000):
+        raise SettingError("COMMAND_BATCH", f"is {value!r}, not a number of commands from 1 to 1000", "200")
     return int(value)
 
 

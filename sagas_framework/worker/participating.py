@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _BEAT: Final = 2.0
 _REQUEUE_PAUSE: Final = 1.0
 _GRACE: Final = timedelta(seconds=30)
+_LARGEST_BATCH: Final = 1000
+"""PostgreSQL has room for 6,400 locks by default, and each command of a batch takes one."""
 _FORGET_EVERY: Final = timedelta(minutes=1)
 _MARGIN: Final = timedelta(seconds=30)
 """By how much a pool process is killed before the lease on its work ends."""
@@ -63,7 +65,8 @@ def participant_app(
             None: one by one.
 
     Raises:
-        ConfigurationError: a batch of less than one, or of commands that cannot be handled in batches.
+        ConfigurationError: a batch of less than one command or more than 1,000, or of commands that cannot
+            be handled in batches.
         DefinitionError: a command has a compensation that no function here undoes.
     """
     participant.check()
@@ -97,8 +100,11 @@ def participant_app(
 
 def _check_batches(participant: Participant, batch: int) -> None:
     name = participant.service.name
-    if batch < 1:
-        raise ConfigurationError(f"{name} cannot take batches of {batch}: write batch=200, or leave it out.")
+    if not 1 <= batch <= _LARGEST_BATCH:
+        raise ConfigurationError(
+            f"{name} cannot take batches of {batch}: write 1 to {_LARGEST_BATCH}, as in batch=200, or leave "
+            "it out."
+        )
     if participant.outside_tasks and participant.inbox.transactional:
         raise ConfigurationError(
             f"{name} cannot handle its commands in batches: {', '.join(participant.outside_tasks)} work "

@@ -62,9 +62,10 @@ def whole(participant: Participant) -> Participant:
     return participant
 
 
-def test_a_batch_of_less_than_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot take batches of 0: write batch=200"):
-        participant_app(whole(make_participant(tmp_path)), broker="memory://", batch=0)
+@pytest.mark.parametrize("size", [0, -1, 1001])
+def test_a_batch_of_a_size_that_cannot_be_is_refused(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot take batches of {size}: write 1 to 1000, as in"):
+        participant_app(whole(make_participant(tmp_path)), broker="memory://", batch=size)
 
 
 def test_commands_that_work_outside_are_not_handled_in_batches(tmp_path: Path) -> None:
