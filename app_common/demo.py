@@ -29,6 +29,7 @@ from sagas_framework import EmbeddedWorkers, SagasError
 
 # The restaurant that never answers should be given up while somebody watches.
 RESTAURANT_TIMEOUT: Final = "5"
+COMMAND_BATCH: Final = "200"
 OPERATOR: Final = "ann"
 """Who frees parked sagas here."""
 
@@ -86,6 +87,7 @@ def _configure(folder: Path) -> None:
     os.environ.pop("CELERY_RESULT_BACKEND", None)
     os.environ[DATABASE_VARIABLE] = demo_database(folder)
     os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
+    os.environ.setdefault("COMMAND_BATCH", COMMAND_BATCH)
     os.environ.setdefault("ORDER_SERVICE_OPERATORS", OPERATOR)
     os.environ.setdefault("ORDER_SERVICE_SECRET_KEY", secrets.token_hex(32))
     logging.basicConfig(

@@ -6,6 +6,7 @@
 | `CELERY_RESULT_BACKEND` | none | where a saga's outcome is also stored as a Celery result |
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
+| `COMMAND_BATCH` | none: one by one | how many commands a service handles in one transaction, at most |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
 | `ORDER_SERVICE_DOCS_PORT`, `CONSUMER_SERVICE_DOCS_PORT`, ... | 8081, 8082, ... | of their docs sites |
 | `ORDER_SERVICE_OPERATORS` | none | names, with commas between, of those who may act on sagas on the pages |
@@ -42,11 +43,15 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What a service's worker needs to know. `database` is an SQLAlchemy URL."""
+    """What a service's worker needs to know. `database` is an SQLAlchemy URL.
+
+    `command_batch`: how many commands it handles in one transaction, at most; None: one by one.
+    """
 
     database: str
     celery_broker: str
     result_backend: str | None
+    command_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def service_settings(service: str, environ: Mapping[str, str] = os.environ) -> S
             "CELERY_BROKER", environ.get("CELERY_BROKER") or DEFAULT_BROKER, DEFAULT_BROKER
         ),
         result_backend=_result_backend(environ),
+        command_batch=_command_batch(environ),
     )
 
 
@@ -184,6 +190,15 @@ def _database(service: str, environ: Mapping[str, str]) -> str:
 def _result_backend(environ: Mapping[str, str]) -> str | None:
     value = environ.get("CELERY_RESULT_BACKEND")
     return _address("CELERY_RESULT_BACKEND", value, "redis://localhost/0") if value else None
+
+
+def _command_batch(environ: Mapping[str, str]) -> int | None:
+    value = environ.get("COMMAND_BATCH")
+    if not value:
+        return None
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= 1000):
+        raise SettingError("COMMAND_BATCH", f"is {value!r}, not a number of commands from 1 to 1000", "200")
+    return int(value)
 
 
 def _address(variable: str, value: str, example: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from benchmarks.systems import Group, Needs, Program, System
@@ -12,18 +13,22 @@ NAME: Final = "sagas_framework"
 _WORKER: Final = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
 _TIMEOUTS: Final = dict.fromkeys(("CONSUMER_TIMEOUT", "RESTAURANT_TIMEOUT", "ACCOUNTING_TIMEOUT"), "300")
 
+_BATCHES: Final = {"COMMAND_BATCH": "200"}
+
 
 def services(
     variant: str,
     *,
     orchestrators: int = 1,
     participant: Sequence[str] = ("--pool", "prefork", "--concurrency", "2"),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> System:
     """Every service as processes of its own, on RabbitMQ and PostgreSQL.
 
     Args:
         orchestrators: workers of the order service.
         participant: how the workers of the other services run, as arguments of ``celery worker``.
+        environment: settings of the services.
     """
 
     def worker(group: Group, service: str, number: int, *arguments: str) -> Program:
@@ -46,7 +51,7 @@ def services(
         ],
         prepare=[Program(Group.DRIVER, ["-m", "app_common.migrate"])],
         driver=Program(Group.DRIVER, ["-m", "benchmarks.orders", "--orchestrators", str(orchestrators)]),
-        environment=_TIMEOUTS,
+        environment={**_TIMEOUTS, **environment},
         needs=frozenset({Needs.POSTGRES, Needs.RABBITMQ}),
     )
 
@@ -56,6 +61,7 @@ EMBEDDED: Final = System(
     variant="one process, SQLite",
     driver=Program(Group.ALL_IN_ONE, ["-m", "benchmarks.orders", "--embedded"]),
     environment=_TIMEOUTS
+    | _BATCHES
     | {
         "CELERY_BROKER": "memory://localhost",
         "APP_SQLALCHEMY_DATABASE_URI": "sqlite:///{folder}/{service}.sqlite3",
@@ -63,6 +69,7 @@ EMBEDDED: Final = System(
 )
 
 CONFIGURATIONS: Final = {
+    "batched": services("batched participants", participant=("--pool", "solo"), environment=_BATCHES),
     "plain": services("plain participants"),
     "plain-2": services("plain participants, 2 orchestrators", orchestrators=2),
     "plain-3": services("plain participants, 3 orchestrators", orchestrators=3),

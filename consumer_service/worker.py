@@ -3,6 +3,6 @@
 from consumer_service.handlers import participant, settings
 from sagas_framework import participant_app
 
-app = participant_app(participant, broker=settings.celery_broker)
+app = participant_app(participant, broker=settings.celery_broker, batch=settings.command_batch)
 
 __all__ = ["app", "participant"]

@@ -14,7 +14,7 @@ A participant is a function; everything that makes it run once, or be undone onc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +38,7 @@ from sagas_framework.core.inbox import (
     InboxRow,
     RowState,
     Stored,
+    Verdict,
     judge,
     refusal,
 )
@@ -59,7 +60,16 @@ from sagas_framework.points import Point, reach
 from sagas_framework.saga import CommandType
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import is_unavailable
-from sagas_framework.storage.ports import Busy, Inbox, InboxTurn, LostRace, Quarantined, StoreUnavailable
+from sagas_framework.storage.ports import (
+    BatchInbox,
+    Busy,
+    Inbox,
+    InboxTurn,
+    InboxTurns,
+    LostRace,
+    Quarantined,
+    StoreUnavailable,
+)
 from sagas_framework.storage.sql_inbox import SqlInbox
 from sagas_framework.transport.envelope import (
     ATTEMPT,
@@ -155,6 +165,15 @@ class Handling:
     command: type[Command[Any]]
     outside: bool = False
     handler: Callable[[Any, Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A message that can be handled. `handling`: None for a task that is not here."""
+
+    envelope: Envelope
+    delivery: Delivery
+    handling: Handling | None
 
 
 class Participant:
@@ -324,33 +343,100 @@ class Participant:
         """
         reach(Point.COMMAND_TAKEN)
         try:
-            envelope = from_wire(message)
-            delivery_at = self._deadline(envelope)
+            work = self._work(message)
         except UnreadableError as error:
             self.set_aside(message, error.reason, error.path)
             return None
-        now = self.clock()
-        if delivery_at is not None and now > delivery_at:
-            self.set_aside(message, f"expired: it was to be delivered until {delivery_at.isoformat()}")
-            return None
+        return self._alone(work)
+
+    def receive_all(self, messages: Sequence[WireMessage]) -> list[WireMessage | None]:
+        """Handle a batch in one transaction; for each message what `receive` would return.
+
+        Two messages of one operation are handled in their order. A command that fails takes its own work
+        back and leaves the others'. If the transaction as a whole cannot be committed, each is handled
+        again by itself.
+
+        Raises:
+            StoreUnavailable: nothing was handled, or something could not be set aside; acknowledge none.
+        """
+        reach(Point.COMMANDS_TAKEN)
+        replies: list[WireMessage | None] = [None] * len(messages)
+        works: dict[int, _Work] = {}
+        unfit: list[tuple[WireMessage, UnreadableError]] = []
+        for place, message in enumerate(messages):
+            try:
+                works[place] = self._work(message)
+            except UnreadableError as error:
+                unfit.append((message, error))
+        together = {place: work for place, work in works.items() if not self._outside(work.handling)}
+        answers = self._together(list(together.values())) if together else None
+        if answers is None:
+            together = {}
+        else:
+            for (place, work), stored in zip(together.items(), answers, strict=True):
+                replies[place] = None if stored is None else to_wire(reply(work.envelope, stored))
+        for place, work in works.items():
+            if place not in together:
+                try:
+                    replies[place] = self._alone(work)
+                except Exception:  # not even as a failure: it comes again, and the others are answered
+                    logger.exception("%s for saga %s", work.envelope.task, work.envelope.saga_id)
+        for message, why in unfit:  # last: if this fails, all come again, and are answered from their rows
+            self.set_aside(message, why.reason, why.path)
+        return replies
+
+    @property
+    def batches(self) -> bool:
+        """Whether its commands can be handled in batches: all inside the transactions of a database."""
+        return isinstance(self.inbox, BatchInbox) and not self.outside_tasks
+
+    def _work(self, message: WireMessage) -> _Work:
+        """What is to be done.
+
+        Raises:
+            UnreadableError: it is not to be handled, but to be set aside.
+        """
+        envelope = from_wire(message)
+        deadline = self._deadline(envelope)
+        if deadline is not None and self.clock() > deadline:
+            raise UnreadableError(f"expired: it was to be delivered until {deadline.isoformat()}")
         if envelope.reply_to is None:
-            self.set_aside(message, "it names no reply_to, so nobody would learn of what it did")
-            return None
-        if envelope.task not in self._handlings and KNOWN in envelope.headers:
+            raise UnreadableError("it names no reply_to, so nobody would learn of what it did")
+        handling = self._handlings.get(envelope.task)
+        if handling is None and KNOWN in envelope.headers:
             # It undoes or settles something, so only its handler may say how that stands. It is sent
             # again until a worker that has the task comes.
-            self.set_aside(message, f"no task {envelope.task!r} here to undo or settle with")
-            return None
+            raise UnreadableError(f"no task {envelope.task!r} here to undo or settle with")
+        delivery = Delivery(
+            kind=handling.kind if handling else Kind.DO,
+            key=envelope.headers.get(OPERATION_ID) or envelope.message_id,
+            attempt=envelope.headers.get(ATTEMPT, 1),
+            known=envelope.headers.get(KNOWN) == "succeeded",
+            hand_over=bool(envelope.headers.get(HAND_OVER)),
+        )
+        return _Work(envelope, delivery, handling)
+
+    def _alone(self, work: _Work) -> WireMessage | None:
+        """Handle one by itself; its reply."""
+        envelope = work.envelope
         try:
-            stored = self._stored_reply(envelope)
+            stored = self._stored_reply(work)
         except (Unavailable, StoreUnavailable) as error:
-            # No reply that is not in the row (rule 4): it comes again, and no attempt is used up.
-            logger.warning("%s for saga %s is not answered now: %s", envelope.task, envelope.saga_id, error)
+            self._tell_unanswered(envelope, error)
             return None
         if stored is None:
             return None
         reach(Point.COMMAND_COMMITTED)
         return to_wire(reply(envelope, stored))
+
+    @staticmethod
+    def _tell_unanswered(envelope: Envelope, error: Exception) -> None:
+        # No reply that is not in the row (rule 4): it comes again, and no attempt is used up.
+        logger.warning("%s for saga %s is not answered now: %s", envelope.task, envelope.saga_id, error)
+
+    @staticmethod
+    def _tell_busy(envelope: Envelope) -> None:
+        logger.info("%s for saga %s is being handled right now", envelope.task, envelope.saga_id)
 
     def set_aside(self, message: WireMessage, reason: str, path: str = "$") -> None:
         """Quarantine a message.
@@ -374,44 +460,63 @@ class Participant:
             raise UnreadableError(f"the header {NOT_AFTER} is {value!r}, not a time with a zone in ISO 8601")
         return deadline
 
-    def _stored_reply(self, envelope: Envelope) -> Stored | None:
-        handling = self._handlings.get(envelope.task)
-        kind = handling.kind if handling else Kind.DO
-        delivery = Delivery(
-            kind=kind,
-            key=envelope.headers.get(OPERATION_ID) or envelope.message_id,
-            attempt=envelope.headers.get(ATTEMPT, 1),
-            known=envelope.headers.get(KNOWN) == "succeeded",
-            hand_over=bool(envelope.headers.get(HAND_OVER)),
-        )
+    def _together(self, works: Sequence[_Work]) -> list[Stored | None] | None:
+        """Handle all in one transaction; the replies to store, None if it could not be committed.
+
+        Raises:
+            StoreUnavailable: it could not even be begun.
+        """
+        inbox = self.inbox
+        assert isinstance(inbox, BatchInbox)
+        begun = False
+        try:
+            with inbox.turns(list(dict.fromkeys(work.delivery.key for work in works)), self.clock()) as turns:
+                begun = True
+                answers = [self._in_batch(turns, work) for work in works]
+                turns.write()
+                reach(Point.COMMANDS_HANDLED)
+        except Exception as error:
+            if not begun and isinstance(error, StoreUnavailable):
+                raise
+            # A lost race, a deadlock, a row that the database does not take: whose it was, only going
+            # through them one by one can tell.
+            logger.warning("a batch of %d commands is handled one by one: %r", len(works), error)
+            return None
+        reach(Point.COMMANDS_COMMITTED)
+        return answers
+
+    def _in_batch(self, turns: InboxTurns, work: _Work) -> Stored | None:
+        turn = turns.get(work.delivery.key)
+        if turn is None:
+            self._tell_busy(work.envelope)
+            return None
+        verdict = judge(turn.row, work.delivery, now=self.clock(), outside=False)
+        try:
+            return self._carried_out(verdict, turn, work)
+        except Unavailable as error:
+            turn.undo_work()
+            self._tell_unanswered(work.envelope, error)
+            return None
+
+    def _stored_reply(self, work: _Work) -> Stored | None:
+        envelope, delivery, handling = work.envelope, work.delivery, work.handling
         outside = self._outside(handling)
         doomed: Exception | None = None
         while True:
             try:
                 with self.inbox.turn(delivery.key, self.clock()) as turn:
                     verdict = judge(turn.row, delivery, now=self.clock(), outside=outside)
-                    match verdict:
-                        case Execute() if handling is not None and outside:
-                            first = turn.row is None
-                            claim = self._claim(turn, envelope, delivery, handling)
-                        case Execute():
-                            return self._execute(turn, envelope, delivery, handling, doomed)
-                        case UndoVerdict():
-                            return self._undo(turn, envelope, delivery, handling, verdict, doomed)
-                        case Answer():
-                            return verdict.reply
-                        case Close():
-                            turn.save(self._row(turn, envelope, delivery, handling, state=verdict.state))
-                            return verdict.answer
-                        case Drop():
-                            return None
-                        case _:
-                            assert_never(verdict)
-                assert handling is not None
+                    if not (isinstance(verdict, Execute) and handling is not None and outside):
+                        stored = self._carried_out(verdict, turn, work, doomed)
+                        if isinstance(verdict, Execute | UndoVerdict):
+                            reach(Point.COMMAND_HANDLED)
+                        return stored
+                    first = turn.row is None
+                    claim = self._claim(turn, envelope, delivery, handling)
                 reach(Point.COMMAND_CLAIMED)
                 return self._work_outside(envelope, delivery, handling, claim, first=first)
             except Busy:
-                logger.info("%s for saga %s is being handled right now", envelope.task, envelope.saga_id)
+                self._tell_busy(envelope)
                 return None
             except LostRace:
                 continue  # read again and decide anew (rule 6)
@@ -426,6 +531,30 @@ class Participant:
                     "%s for saga %s cannot be committed", envelope.task, envelope.saga_id, exc_info=True
                 )
                 doomed = error
+
+    def _carried_out(
+        self, verdict: Verdict, turn: InboxTurn, work: _Work, doomed: Exception | None = None
+    ) -> Stored | None:
+        """Do within the turn what was judged; the reply, None for none.
+
+        Args:
+            doomed: why what the handler did could not be committed, when it was tried before.
+        """
+        envelope, delivery, handling = work.envelope, work.delivery, work.handling
+        match verdict:
+            case Execute():
+                return self._execute(turn, envelope, delivery, handling, doomed)
+            case UndoVerdict():
+                return self._undo(turn, envelope, delivery, handling, verdict, doomed)
+            case Answer():
+                return verdict.reply
+            case Close():
+                turn.save(self._row(turn, envelope, delivery, handling, state=verdict.state))
+                return verdict.answer
+            case Drop():
+                return None
+            case _:
+                assert_never(verdict)
 
     def _outside(self, handling: Handling | None) -> bool:
         if handling is None:
@@ -461,7 +590,6 @@ class Participant:
         turn.save(
             self._row(turn, envelope, delivery, handling, state=state, reply=stored, attempt=delivery.attempt)
         )
-        reach(Point.COMMAND_HANDLED)
         return stored
 
     def _handled(
@@ -628,7 +756,6 @@ class Participant:
             failed = self._undo_failure(turn, envelope, delivery, undo, undoing)
         if failed is None:
             turn.save(replace(turn.row, state=RowState.UNDONE, claim=None, lease_until=None))
-            reach(Point.COMMAND_HANDLED)
             return verdict.answer
         turn.undo_work()
         if delivery.kind is Kind.UNDO:

@@ -33,6 +33,11 @@ class Point(StrEnum):
     COMMAND_HANDLED = "command handled"  # inside: row, effect and reply are written, not committed
     COMMAND_COMMITTED = "command committed"  # its reply is not sent
     COMMAND_ANSWERED = "command answered"  # it is not acknowledged
+    # A participant that handles its commands in batches.
+    COMMANDS_TAKEN = "commands taken"
+    COMMANDS_HANDLED = "commands handled"  # rows, effects and replies are written, not committed
+    COMMANDS_COMMITTED = "commands committed"  # their replies are not sent
+    COMMANDS_ANSWERED = "commands answered"  # they are not acknowledged
     # The relay: messages that were set aside and go to their queue again.
     REPLAY_TAKEN = "replay taken"
     REPLAY_PUBLISHED = "replay published"  # they are still in the quarantine

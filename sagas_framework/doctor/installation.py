@@ -112,6 +112,11 @@ class Installation:
         return str(self.conf.worker_pool).partition(":")[0].rpartition(".")[2]
 
     @property
+    def batched(self) -> bool:
+        """Whether its commands are taken in batches, by a thread beside the pool."""
+        return self.kind == PARTICIPANT and getattr(self.app, "participant_batch", None) is not None
+
+    @property
     def prefetch(self) -> int:
         """Messages taken ahead by each process; 0 for as many as there are."""
         return self.started.prefetch if self.started else int(self.conf.worker_prefetch_multiplier or 0)

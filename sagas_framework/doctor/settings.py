@@ -57,8 +57,13 @@ def examine_settings(installation: Installation) -> Examination:
     return examination
 
 
-def pool_trouble(kind: str, service: str, pool: str) -> str | None:
+def pool_trouble(kind: str, service: str, pool: str, *, batched: bool = False) -> str | None:
     """Why workers of this kind do not start with this pool; None if they do."""
+    if batched and pool != "solo":
+        return (
+            f"{service} takes its commands in batches and needs --pool solo: "
+            "its thread would deadlock beside a pool that forks."
+        )
     if pool in _POOLS[kind]:
         return None
     if kind == ORCHESTRATOR:
@@ -74,7 +79,9 @@ def pool_trouble(kind: str, service: str, pool: str) -> str | None:
 
 def pool_rule(installation: Installation) -> Iterator[Finding]:
     """Of a pool with which no worker starts."""
-    trouble = pool_trouble(installation.kind, installation.service, installation.pool)
+    trouble = pool_trouble(
+        installation.kind, installation.service, installation.pool, batched=installation.batched
+    )
     if trouble is not None:
         yield Finding(
             Rule.POOL,
@@ -82,7 +89,7 @@ def pool_rule(installation: Installation) -> Iterator[Finding]:
             f"worker_pool is {installation.pool}.",
             trouble,
             "worker_pool",
-            "solo" if installation.kind == ORCHESTRATOR else "prefork or solo",
+            "solo" if installation.kind == ORCHESTRATOR or installation.batched else "prefork or solo",
         )
 
 
@@ -296,7 +303,7 @@ def _place(url: str) -> tuple[tuple[str, int | None], tuple[str, str]]:
 
 def _queues(installation: Installation) -> Iterator[Finding]:
     there = installation.celery_queues
-    if installation.kind == PARTICIPANT:
+    if installation.kind == PARTICIPANT and not installation.batched:  # else Celery takes no commands
         (own,) = installation.consumed
         if own.name not in there:
             yield Finding(
@@ -503,7 +510,7 @@ def _of_tasks(installation: Installation) -> Iterator[Finding]:
 
 
 def _prefetch(installation: Installation) -> Iterator[Finding]:
-    if installation.kind != PARTICIPANT:
+    if installation.kind != PARTICIPANT or installation.batched:
         return
     if installation.prefetch == 0:
         yield Finding(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, NestedTransaction, create_engine, event, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -18,7 +18,7 @@ from sqlalchemy.exc import (
     PendingRollbackError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import NullPool
 
 from sagas_framework.errors import ConfigurationError
@@ -175,24 +175,76 @@ def translated() -> Iterator[None]:
         raise
 
 
+class _GuardedSession(Session):
+    """A session that works directly in the savepoint around it, for as long as nobody ends its transaction.
+
+    A statement for each savepoint, and one for its release, is most of what a short handler costs. So its
+    own savepoints begin where they are needed: after a `commit` of the code, which must stay revocable.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, join_transaction_mode="rollback_only")
+        self.on = connection
+        self.savepoint = connection.begin_nested()
+        self.committed = False
+        self.over = False
+
+    def ended(self) -> None:
+        """Whoever uses it has ended its transaction, and may go on."""
+        committed, self.committed = self.committed, False
+        if committed:
+            self.join_transaction_mode = "create_savepoint"
+        elif self.join_transaction_mode == "rollback_only":
+            if self.savepoint.is_active:  # it was closed, which gives up what was not committed
+                self.savepoint.rollback()
+            self.savepoint = self.on.begin_nested()
+
+
+@event.listens_for(_GuardedSession, "after_commit")
+def _note_commit(session: _GuardedSession) -> None:
+    session.committed = session.committed or not session.in_nested_transaction()
+
+
+@event.listens_for(_GuardedSession, "after_transaction_end")
+def _note_end(session: _GuardedSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None and not session.over and not session.on.invalidated:
+        session.ended()
+
+
 @contextmanager
 def guarded_session(connection: Connection) -> Iterator[Session]:
     """A session for code that is not ours, inside the connection's transaction.
 
     Left without an error it is written out; left with one, everything written through it is rolled
-    back and nothing else. Two savepoints: the session's own, so that a `commit` of the code ends no
-    more than that, and one around it, so that what was committed so is still rolled back with the rest.
+    back and nothing else. Its work is in a savepoint, so that a `commit` of the code ends no more than a
+    savepoint inside of it, and what was committed so is still rolled back with the rest.
     """
-    savepoint = connection.begin_nested()
+    session = _GuardedSession(connection)
     try:
-        with Session(connection, join_transaction_mode="create_savepoint") as session:
+        try:
             yield session
             session.commit()
+        finally:
+            session.over = True
+            session.close()
     except BaseException:
-        if not connection.invalidated:  # a lost connection has rolled back everything
+        # A lost connection has rolled back everything, and a flush that failed all in our savepoint.
+        if not connection.invalidated and session.savepoint.is_active:
             # The session's own, if it could not be released, still stands in the way of ours.
-            while (inner := connection.get_nested_transaction()) not in (None, savepoint):
+            while (inner := connection.get_nested_transaction()) not in (None, session.savepoint):
                 inner.rollback()
-            savepoint.rollback()
+            session.savepoint.rollback()
         raise
-    savepoint.commit()
+    _release(connection, session.savepoint)
+
+
+def _release(connection: Connection, savepoint: NestedTransaction) -> None:
+    """Release it. If that fails, it is rolled back to, which SQLAlchemy does not do by itself then."""
+    name = savepoint._savepoint
+    try:
+        savepoint.commit()
+    except DBAPIError:
+        if not connection.invalidated:
+            savepoint.rollback()  # says no more than that it is over
+            connection.dialect.do_rollback_to_savepoint(connection, name)
+        raise

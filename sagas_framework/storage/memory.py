@@ -219,8 +219,36 @@ class MemoryInboxTurn:
         self.saved = True
 
 
+class MemoryInboxTurns:
+    """See `sagas_framework.storage.ports.InboxTurns`. Each turn goes on from the rows of the one before."""
+
+    def __init__(self, turns: dict[str, MemoryInboxTurn], rows: dict[str, Any]) -> None:
+        self.rows = rows
+        self._turns = turns
+        self._last: MemoryInboxTurn | None = None
+
+    def get(self, key: str) -> MemoryInboxTurn:
+        self._leave()
+        turn = self._last = self._turns[key]
+        turn.rows = dict(self.rows)
+        return turn
+
+    def write(self) -> None:
+        """They are written when the block is left."""
+
+    def saved(self) -> list[InboxRow]:
+        """The rows to keep, when all turns are over."""
+        self._leave()
+        return [turn.row for turn in self._turns.values() if turn.saved and turn.row is not None]
+
+    def _leave(self) -> None:
+        if self._last is not None:
+            self._last.finish_work()
+            self.rows = self._last.rows
+
+
 class MemoryInbox:
-    """See `sagas_framework.storage.ports.Inbox`."""
+    """See `sagas_framework.storage.ports.BatchInbox`."""
 
     transactional = True
 
@@ -243,6 +271,25 @@ class MemoryInbox:
             self.database.rows = turn.rows
             if turn.saved and turn.row is not None:
                 self.database.inbox[key] = (turn.row, now)
+
+    @contextmanager
+    def turns(self, keys: Sequence[str], now: datetime) -> Iterator[MemoryInboxTurns]:
+        with self.database.lock:
+            found = {key: self.database.inbox.get(key) for key in keys}
+            rows = self.database.rows
+        turns = MemoryInboxTurns(
+            {key: MemoryInboxTurn(there and there[0], rows) for key, there in found.items()}, rows
+        )
+        yield turns
+        saved = turns.saved()
+        with self.database.lock:
+            if self.database.rows is not rows:
+                raise LostRace("the service's rows")
+            for key, there in found.items():
+                if self.database.inbox.get(key) is not there:
+                    raise LostRace(key)
+            self.database.rows = turns.rows
+            self.database.inbox.update({row.key: (row, now) for row in saved})
 
     def forget(self, before: datetime, limit: int = 1000) -> int:
         with self.database.lock:

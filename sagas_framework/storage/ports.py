@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.inbox import InboxRow
@@ -341,3 +341,34 @@ class Inbox(Protocol):
 
     def beat(self, beat: Beat) -> None:
         """Note the turn of a loop."""
+
+
+class InboxTurns(Protocol):
+    """The rows of several operations, held in one transaction."""
+
+    def get(self, key: str) -> InboxTurn | None:
+        """The operation's turn; None if another has it (rule 7).
+
+        One turn after the other: before the next is asked for, the work of this one is finished or undone.
+        What undoing takes back is the work of this turn alone.
+        """
+
+    def write(self) -> None:
+        """Write every row that was saved, set-wise. Leaving the block does so, too.
+
+        Raises:
+            LostRace: another wrote one of them meanwhile.
+        """
+
+
+@runtime_checkable
+class BatchInbox(Inbox, Protocol):
+    """An inbox that holds several rows at once. Its rows and the handlers' work commit together."""
+
+    def turns(self, keys: Sequence[str], now: datetime) -> AbstractContextManager[InboxTurns]:
+        """Hold the rows of these operations, those of them that nobody else has.
+
+        Raises:
+            LostRace: from the end of the block, if another wrote one of them meanwhile.
+            StoreUnavailable: nothing was written.
+        """

@@ -19,6 +19,8 @@ Schedule = Mapping[str, str]
 
 DATABASES: Final = ("the databases are", ("in memory", "on SQLite"))
 """The point at which it is chosen where the rows are kept. No fault: it does not count as one."""
+COMMANDS: Final = ("commands are taken", ("one by one", "in batches"))
+"""The point at which it is chosen how participants take their commands. No fault either."""
 KINDS: Final = 16
 """Into so many kinds faults are divided."""
 
@@ -69,23 +71,29 @@ class Sown(Choices):
             twice), and a number that says which of its menu it is.
         unknown: a bit for each kind of fault that this run does not know.
         on_sqlite: whether the rows are kept there.
+        in_batches: whether participants that can take what has come at once.
 
     Reference:
         A. Groce et al., "Swarm Testing", ISSTA 2012.
     """
 
     def __init__(
-        self, faults: Sequence[tuple[int, int]], unknown: int = 0, *, on_sqlite: bool = False
+        self,
+        faults: Sequence[tuple[int, int]],
+        unknown: int = 0,
+        *,
+        on_sqlite: bool = False,
+        in_batches: bool = False,
     ) -> None:
         super().__init__()
-        self._on_sqlite = on_sqlite
+        self._by_nature = {DATABASES[0]: on_sqlite, COMMANDS[0]: in_batches}
         self._faults = list(reversed(faults))
         self._unknown = unknown
         self._left = self._faults[-1][0] if self._faults else 0.0
 
     def _choose(self, name: str, menu: Sequence[str], weight: float) -> str:
-        if name == DATABASES[0]:
-            return menu[self._on_sqlite]
+        if name in self._by_nature:
+            return menu[self._by_nature[name]]
         if not self._faults:
             return menu[0]
         self._left -= weight

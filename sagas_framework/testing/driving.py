@@ -15,9 +15,11 @@ from sagas_framework.testing.choices import KINDS, Sown
 _APART: Final = st.integers(0, 5) | st.integers(0, 60)
 _FAULTS: Final = st.lists(st.tuples(_APART, st.integers(0, 31)), max_size=14)
 _UNKNOWN: Final = st.integers(0, 2**KINDS - 1)
-_SQLITE: Final = 49
-_STORES: Final = st.integers(0, _SQLITE)
-"""One run in fifty keeps its rows on SQLite; shrunk, it keeps them in memory if it breaks there, too."""
+_PLACES: Final = st.integers(0, 49)
+_SQLITE: Final = 48
+"""From this place on a run keeps its rows on SQLite; shrunk, in memory, if it breaks there, too."""
+_IN_BATCHES: Final = 1
+"""Commands are taken in batches at every fourth place, this the first; the last of all is on SQLite, too."""
 
 
 class Unrepeatable(Exception):
@@ -43,9 +45,9 @@ def drive(play: Callable[[Sown], None], runs: int, seed: int) -> None:
         print_blob=False,
         verbosity=Verbosity.quiet,
     )
-    @given(_FAULTS, _UNKNOWN, _STORES)
-    def one(faults: list[tuple[int, int]], unknown: int, store: int) -> None:
-        play(Sown(faults, unknown, on_sqlite=store == _SQLITE))
+    @given(_FAULTS, _UNKNOWN, _PLACES)
+    def one(faults: list[tuple[int, int]], unknown: int, place: int) -> None:
+        play(Sown(faults, unknown, on_sqlite=place >= _SQLITE, in_batches=place % 4 == _IN_BATCHES))
 
     try:
         one()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -239,6 +240,7 @@ class ParticipantProcess:
     """The workers of one participant: any number of messages at once, as in a prefork pool.
 
     Attributes:
+        in_batches: each of them takes everything that has come.
         up: nothing is taken from the queue while it is not.
     """
 
@@ -256,6 +258,7 @@ class ParticipantProcess:
         self.backing = backing
         self.clock = clock
         self.up = True
+        self.in_batches = False
         self._inbox = inbox
         self._world = world
         self._network = network
@@ -278,7 +281,11 @@ class ParticipantProcess:
         yield from (self, self.clock, self.database, self._inbox)
 
     def wake(self) -> None:
-        """Take what waits in the queue, each message by a worker of its own."""
+        """Take what waits in the queue, each message by a worker of its own, or all by one."""
+        if self.in_batches:
+            if self.up and self._network.waiting(self.queue):
+                self._world.after(0, self._take, ("takes commands", self.queue))
+            return
         while self.up and (taken := self._network.take(self.queue)):
             (message,) = taken
             self._world.after(0, self._handling(message), ("is handled", *identity(message)))
@@ -299,34 +306,72 @@ class ParticipantProcess:
 
     def _handle(self, message: WireMessage) -> None:
         name = self._network.names.of(message)
-        before, self._inbox.trigger = self._inbox.trigger, name
-        key = str(message.headers.get(OPERATION_ID))
-        self._network.under_way[key] += 1
+        with self._handled(name, [message]):
+            self._answer([message], [self.participant.receive(message)], {})
+            self._acknowledge(name)
+
+    def _take(self) -> None:
+        if not self.up or not (batch := self._network.take(self.queue, _BATCH)):
+            return
+        name = " and ".join(self._network.names.of(message) for message in batch)
+        with self._handled(name, batch):
+            replies = self.participant.receive_all(batch)
+            self._answer(batch, replies, self._inbox.kept)
+            self._acknowledge(name)
+
+    @contextmanager
+    def _handled(self, name: str, messages: Sequence[WireMessage]) -> Iterator[None]:
+        """What becomes of the messages when handling them ends in any way."""
+        inbox = self._inbox
+        before = inbox.trigger, inbox.kept
+        inbox.trigger, inbox.kept = name, {}
+        keys = [str(message.headers.get(OPERATION_ID)) for message in messages]
+        self._network.under_way.update(keys)
         try:
-            reply = self.participant.receive(message)
-            if reply is None:
-                self._world.say(f"{name} is not answered")
-            else:
-                self._see(name, message, reply)
-                self._network.publish([reply])
-            if (
-                self._world.choices.at(f"acknowledging {name}", _ACKNOWLEDGING, weight=0.6)
-                != _ACKNOWLEDGING[0]
-            ):
-                raise Crashed(f"before acknowledging {name}")
+            yield
         except StoreUnavailable:
-            self._network.redeliver(message, 1)
+            self._redeliver(messages)
         except CommitRefused:  # the task fails, and its message is gone
             self._world.say(f"{name} is not answered: nothing could be committed for it")
         except Crashed as crash:
             self._world.say(f"the worker that handles {name} dies {crash}")
             if crash.redelivered:
-                self._network.redeliver(message, 1)
+                self._redeliver(messages)
         finally:
-            self._network.under_way[key] -= 1
-            self._inbox.trigger = before
+            self._network.under_way.subtract(keys)
+            inbox.trigger, inbox.kept = before
 
-    def _see(self, name: str, message: WireMessage, reply: WireMessage) -> None:
+    def _redeliver(self, messages: Sequence[WireMessage]) -> None:
+        for message in messages:
+            self._network.redeliver(message, 1)
+
+    def _answer(
+        self,
+        messages: Sequence[WireMessage],
+        replies: Sequence[WireMessage | None],
+        kept: Mapping[str, Sequence[InboxRow | None]],
+    ) -> None:
+        """Send the replies.
+
+        Args:
+            kept: rows that operations have had meanwhile, beside those that they have now.
+        """
+        for message, reply in zip(messages, replies, strict=True):
+            name = self._network.names.of(message)
+            if reply is None:
+                self._world.say(f"{name} is not answered")
+            else:
+                self._see(name, message, reply, kept.get(str(message.headers.get(OPERATION_ID)), ()))
+        self._network.publish([reply for reply in replies if reply is not None])
+
+    def _acknowledge(self, name: str) -> None:
+        fate = self._world.choices.at(f"acknowledging {name}", _ACKNOWLEDGING, weight=0.6)
+        if fate != _ACKNOWLEDGING[0]:
+            raise Crashed(f"before acknowledging {name}")
+
+    def _see(
+        self, name: str, message: WireMessage, reply: WireMessage, kept: Sequence[InboxRow | None]
+    ) -> None:
         """No reply is sent that is not in the row first (rule 4)."""
         key = str(message.headers.get(OPERATION_ID))
         event = reply_received(from_wire(reply), self._world.now)
@@ -334,7 +379,7 @@ class ParticipantProcess:
         found = self.database.inbox.get(key)
         row = found[0] if found else None
         kind = kind_of(message)
-        if not _is_in(row, kind, stored):
+        if not any(_is_in(one, kind, stored) for one in (row, *kept)):
             said = row.state.value if row else "nothing"
             raise Broken(f"{name} is answered with {stored.to_json()}, but its row says {said}")
         if kind is Kind.DO and event.result is Result.FAILED:

@@ -17,7 +17,7 @@ from sagas_framework.errors import DefinitionError
 from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
 from sagas_framework.storage.memory import MemoryDatabase
 from sagas_framework.storage.ports import ActRow
-from sagas_framework.testing.choices import DATABASES, Choices, durations
+from sagas_framework.testing.choices import COMMANDS, DATABASES, Choices, durations
 from sagas_framework.testing.databases import Backing, InMemory, OnSqlite
 from sagas_framework.testing.effects import Broken, Effects
 from sagas_framework.testing.hooks import only, with_hooks_that_may_raise
@@ -266,6 +266,10 @@ class Run(Generic[S]):
             self.backing = OnSqlite(self.database)
             for process in self.participants.values():
                 process.keep_in(OnSqlite(process.database))
+        able = [process for process in self.participants.values() if process.participant.batches]
+        if able and self.choices.at(*COMMANDS) != COMMANDS[1][0]:
+            for process in able:
+                process.in_batches = True
         many = 2 if self.choices.at("orchestrators", ("one", "two")) == "two" else 1
         definitions = only(self.definition)
         for number in range(1, many + 1):

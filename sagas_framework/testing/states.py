@@ -131,7 +131,8 @@ class States:
             rows.append(self._row(row))
             if row.lease_until is not None:
                 awaited.append(((row.lease_until - now).total_seconds(), ("lease", row.key)))
-        return process.up, process.clock.ahead, tuple(rows), hash(repr(process.database.rows))
+        how = process.up, process.in_batches, process.clock.ahead
+        return how, tuple(rows), hash(repr(process.database.rows))
 
     def _row(self, row: InboxRow) -> Hashable:
         found = self._still.get(id(row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, cast
@@ -16,9 +16,11 @@ from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.memory import MemorySession
 from sagas_framework.storage.ports import (
     ActRow,
+    BatchInbox,
     Beat,
     Busy,
     InboxTurn,
+    InboxTurns,
     Quarantined,
     SendAgain,
     StoreTransaction,
@@ -193,47 +195,78 @@ class SimulatedInbox:
         self._effects = effects
         self._held: set[str] = set()
         self.trigger = ""
+        self.kept: dict[str, list[InboxRow | None]] = {}
+        """Of each operation that is being handled, the rows that it has had meanwhile."""
 
     def keep_in(self, backing: Backing) -> None:
         """Have its rows there from now on."""
         self._backing = backing
-        self._inner = backing.inbox()
+        inner = backing.inbox()
+        assert isinstance(inner, BatchInbox)
+        self._inner: BatchInbox = inner
 
     @contextmanager
     def turn(self, key: str, now: datetime) -> Iterator[InboxTurn]:
+        if not self._may_have(key):
+            raise Busy(key)
+        with self._committing([key]) as turns, self._inner.turn(key, now) as inner:
+            turns[key] = _SimulatedTurn(inner)
+            yield turns[key]
+            self._end(turns)
+
+    @contextmanager
+    def turns(self, keys: Sequence[str], now: datetime) -> Iterator[InboxTurns]:
+        ours = [key for key in keys if self._may_have(key)]
+        with self._committing(ours) as turns, self._inner.turns(ours, now) as inner:
+            yield _SimulatedTurns(inner, ours, turns)
+            self._end(turns)
+
+    def _may_have(self, key: str) -> bool:
+        """Whether an operation that another has is begun all the same."""
+        if key not in self._held:
+            return True
+        # PostgreSQL finds the key locked; elsewhere the two race, and one loses at its commit.
         name = self.trigger
-        if key in self._held:
-            # PostgreSQL finds the key locked; elsewhere the two race, and one loses at its commit.
-            fate = self._world.choices.at(f"{name} finds its key busy", ("is dropped", "races"), weight=4)
-            if fate == "is dropped":
-                self._world.say(f"{name} finds its key busy and is dropped")
-                raise Busy(key)
-            self._world.say(f"{name} finds its key busy and races")
-        mine, done_before = key not in self._held, self._effects.tally(key).done
-        self._held.add(key)
-        fate = _COMMITTING[0]
-        turn: _SimulatedTurn | None = None
+        fate = self._world.choices.at(f"{name} finds its key busy", ("is dropped", "races"), weight=4)
+        self._world.say(f"{name} finds its key busy and {fate}")
+        return fate == "races"
+
+    @contextmanager
+    def _committing(self, keys: Sequence[str]) -> Iterator[dict[str, _SimulatedTurn]]:
+        """Hold the keys around a transaction, and look at what it has committed."""
+        name, turns = self.trigger, dict[str, _SimulatedTurn]()
+        mine = [key for key in keys if key not in self._held]
+        done_before = {key: self._effects.tally(key).done for key in keys}
+        self._held.update(mine)
+        self._fate = _COMMITTING[0]
         try:
-            with self._inner.turn(key, now) as inner:
-                turn = _SimulatedTurn(inner)
-                yield turn
-                if turn.saved:
-                    fate = self._world.choices.at(f"committing {name}", _COMMITTING)
-                if fate != _COMMITTING[0]:
-                    self._world.say(f"committing {name}: {fate}")
-                if fate.startswith("dies before"):
-                    raise Crashed(f"before the commit of {name}", redelivered=fate == "dies before")
-                _fail_as(fate)
+            yield turns
         finally:
-            if mine:
-                self._held.discard(key)
-        if turn is not None and turn.saved and turn.row is not None:
+            self._held.difference_update(mine)
+        fate = self._fate
+        for key, turn in turns.items():
+            self.kept.setdefault(key, []).extend([turn.found, *turn.saved])
+        saved = [row for turn in turns.values() for row in turn.saved]
+        if saved:
             self._backing.look()
             self._world.changed = True
-            self._effects.committed(name, turn.row, done_before)
-            self._world.say(f"{name}: the inbox says {turn.row.state.value}")
+        for row in saved:
+            self._effects.committed(name, row, done_before[row.key])
+            self._world.say(f"{name}: the inbox says {row.state.value}")
         if fate == "dies after":
             raise Crashed(f"after the commit of {name}, before the reply")
+
+    def _end(self, turns: Mapping[str, _SimulatedTurn]) -> None:
+        """The end of a transaction, before it commits."""
+        name, fate = self.trigger, _COMMITTING[0]
+        if any(turn.saved for turn in turns.values()):
+            fate = self._world.choices.at(f"committing {name}", _COMMITTING)
+        if fate != _COMMITTING[0]:
+            self._world.say(f"committing {name}: {fate}")
+        if fate.startswith("dies before"):
+            raise Crashed(f"before the commit of {name}", redelivered=fate == "dies before")
+        _fail_as(fate)
+        self._fate = fate
 
     def forget(self, before: datetime, limit: int = 1000) -> int:
         gone = self._inner.forget(before, limit)
@@ -257,7 +290,8 @@ class _SimulatedTurn:
     def __init__(self, inner: InboxTurn) -> None:
         self._inner = inner
         self._rows: MemorySession | None = None
-        self.saved = False
+        self.found = inner.row
+        self.saved: list[InboxRow] = []
 
     @property
     def row(self) -> InboxRow | None:
@@ -283,5 +317,19 @@ class _SimulatedTurn:
         self._inner.undo_work()
 
     def save(self, row: InboxRow) -> None:
-        self.saved = True
+        self.saved.append(row)
         self._inner.save(row)
+
+
+class _SimulatedTurns:
+    def __init__(self, inner: InboxTurns, ours: Collection[str], turns: dict[str, _SimulatedTurn]) -> None:
+        self._inner = inner
+        self._ours = ours
+        self._turns = turns
+
+    def get(self, key: str) -> _SimulatedTurn | None:
+        inner = self._inner.get(key) if key in self._ours else None
+        return None if inner is None else self._turns.setdefault(key, _SimulatedTurn(inner))
+
+    def write(self) -> None:
+        self._inner.write()

@@ -35,9 +35,10 @@ from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher
 from sagas_framework.view import summary
+from sagas_framework.worker.batches import check_queue
 from sagas_framework.worker.loops import Loop, Pulse, worker_name
 from sagas_framework.worker.replaying import send_again
-from sagas_framework.worker.replies import ReplyConsumer, check_reply_queue
+from sagas_framework.worker.replies import ReplyConsumer
 from sagas_framework.worker.settings import celery_app, hardened
 from sagas_framework.worker.starting import (
     broker_need,
@@ -104,7 +105,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
                 [database_need(sagas.database), broker_need(broker)],
                 stopping=getattr(app, "saga_stopping", None),
             )
-            check_reply_queue(broker, sagas.reply_queue)
+            check_queue(broker, sagas.reply_queue)
             check_declarations(sagas)
             refuse_unsound(starting)
         self._begin(app, sagas, broker)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,15 +16,17 @@ from celery import Celery, bootsteps
 from celery.exceptions import Reject
 
 from sagas_framework.doctor.examining import refuse_unsound
+from sagas_framework.errors import ConfigurationError
+from sagas_framework.messages import Queue, QueueType
 from sagas_framework.participant import CLOCK_SKEW, Participant
 from sagas_framework.points import Point, reach
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.transport.envelope import OPERATION_ID, WireMessage
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher, Receipt
-from sagas_framework.worker.loops import Pulse, worker_name
+from sagas_framework.worker.batches import BatchConsumer, check_queue, wire_message
+from sagas_framework.worker.loops import Loop, Pulse, worker_name
 from sagas_framework.worker.replaying import send_again
-from sagas_framework.worker.replies import wire_message
 from sagas_framework.worker.settings import PlainConsumer, celery_app, hardened
 from sagas_framework.worker.starting import (
     broker_need,
@@ -38,36 +41,81 @@ logger = logging.getLogger(__name__)
 
 _BEAT: Final = 2.0
 _REQUEUE_PAUSE: Final = 1.0
+_GRACE: Final = timedelta(seconds=30)
+_LARGEST_BATCH: Final = 1000
+"""PostgreSQL has room for 6,400 locks by default, and each command of a batch takes one."""
 _FORGET_EVERY: Final = timedelta(minutes=1)
 _MARGIN: Final = timedelta(seconds=30)
 """By how much a pool process is killed before the lease on its work ends."""
 
 
-def participant_app(participant: Participant, *, broker: str, prefetch: int = 1) -> Celery:
+def participant_app(
+    participant: Participant, *, broker: str, prefetch: int = 1, batch: int | None = None
+) -> Celery:
     """A Celery app whose workers serve this participant: prefork or solo pool.
 
     (The threads pool hangs after RabbitMQ was restarted.)
 
+    Args:
+        prefetch: commands taken ahead by each pool process.
+        batch: take so many commands at most, as they have come, and handle them in one transaction with a
+            savepoint for each. For handlers that are quick and touch their database only: a slow one holds
+            up the others of its batch. The commands are then handled by a thread of the worker itself,
+            beside the solo pool, and not as Celery tasks: no signals, time limits or ETA of Celery's.
+            None: one by one.
+
     Raises:
+        ConfigurationError: a batch of less than one command or more than 1,000, or of commands that cannot
+            be handled in batches.
         DefinitionError: a command has a compensation that no function here undoes.
     """
     participant.check()
-    queue = participant.service.queue
+    if batch is not None:
+        _check_batches(participant, batch)
+    # For tasks that the team may add: the commands' own queue is then not consumed by Celery.
+    own = Queue(f"{participant.service.name}.tasks", QueueType.CLASSIC)
+    queue = participant.service.queue if batch is None else own
     limit = max(participant.lease - CLOCK_SKEW - _MARGIN, participant.lease / 2)
     settings = hardened([queue], prefetch=prefetch, time_limit=limit.total_seconds()) | {
         "task_default_queue": queue.name,
         "task_default_routing_key": queue.name,
         "worker_consumer": "sagas_framework.worker.participating:ParticipantConsumer",
     }
+    if batch is not None:
+        settings["worker_pool"] = "solo"
     app = celery_app(participant.service.name, broker, settings)
     server = _Server(participant, broker)
     app.participant = participant  # type: ignore[attr-defined]
     app.participant_server = server  # type: ignore[attr-defined]
+    app.participant_batch = batch  # type: ignore[attr-defined]
     for name in participant.tasks:
         _register(app, name, server)
-    app.steps["worker"].add(ReadinessStep)
-    app.steps["consumer"].add(ParticipantBeat)
+    if batch is None:
+        app.steps["worker"].add(ReadinessStep)
+        app.steps["consumer"].add(ParticipantBeat)
+    else:
+        app.steps["worker"].add(BatchStep)
     return app
+
+
+def _check_batches(participant: Participant, batch: int) -> None:
+    name = participant.service.name
+    if not 1 <= batch <= _LARGEST_BATCH:
+        raise ConfigurationError(
+            f"{name} cannot take batches of {batch}: write 1 to {_LARGEST_BATCH}, as in batch=200, or leave "
+            "it out."
+        )
+    if participant.outside_tasks and participant.inbox.transactional:
+        raise ConfigurationError(
+            f"{name} cannot handle its commands in batches: {', '.join(participant.outside_tasks)} work "
+            "outside their transaction, and would hold up that of the others. Leave out batch=, or give them "
+            "a service of their own."
+        )
+    if not participant.batches:
+        raise ConfigurationError(
+            f"{name} cannot handle its commands in batches: its inbox is not in a database. Leave out "
+            "batch=, or give it a database: Participant(service, database='postgresql://...')."
+        )
 
 
 def _register(app: Celery, name: str, server: _Server) -> None:
@@ -114,13 +162,43 @@ class _Server:
             raise Reject(str(error), requeue=True) from error
         if reply is None:
             return
-        (receipt,) = self.publisher.publish([reply])
+        self._publish([reply])
         reach(Point.COMMAND_ANSWERED)
-        if receipt is not Receipt.CONFIRMED:
-            # The row has it: the command is sent again, and answered from there.
-            logger.warning(
-                "the reply to %s is %s on %s", message.headers.get("task"), receipt.value, reply.queue
-            )
+
+    def serve_all(self, messages: Sequence[WireMessage]) -> None:
+        """Handle a batch of messages as they come from their queue.
+
+        Raises:
+            StoreUnavailable: they are to come again, all of them.
+        """
+        unfit = [(message, self._unfit(message)) for message in messages]
+        commands = [message for message, why in unfit if why is None]
+        replies = [reply for reply in self.participant.receive_all(commands) if reply is not None]
+        if replies:
+            self._publish(replies)
+        reach(Point.COMMANDS_ANSWERED)
+        for message, why in unfit:  # last: if this fails, all come again, and are answered from their rows
+            if why is not None:
+                self.participant.set_aside(message, why)
+
+    def _unfit(self, message: WireMessage) -> str | None:
+        """Why it is no command of a saga, as far as one need not read it for that."""
+        content = message.properties.get("content_type")
+        if content != "application/json":
+            return f"the body cannot be read: its content type is {content!r}, not application/json"
+        task = message.headers.get("task")
+        if not task:
+            return "not a Celery task message: its headers name no task"
+        # One that came from a saga, which waits for an answer, is refused, and the refusal is kept (rule 4).
+        if task in self.participant.handlings or OPERATION_ID in message.headers:
+            return None
+        return f"no task {task!r} here; there are: {', '.join(sorted(self.participant.tasks))}"
+
+    def _publish(self, replies: Sequence[WireMessage]) -> None:
+        for reply, receipt in zip(replies, self.publisher.publish(replies), strict=True):
+            if receipt is not Receipt.CONFIRMED:
+                # The row has it: the command is sent again, and answered from there.
+                logger.warning("%s is %s on %s", reply.headers["task"], receipt.value, reply.queue)
 
 
 class ParticipantConsumer(PlainConsumer):
@@ -198,6 +276,77 @@ class ReadinessStep(bootsteps.StartStopStep):
         parent.app.participant_server.publisher.close()
 
 
+class BatchStep(ReadinessStep):
+    """Turns, in a thread, the consumer of the commands; see `participant_app`."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._loop: Loop | None = None
+
+    def start(self, parent: Any) -> None:
+        super().start(parent)
+        server: _Server = parent.app.participant_server
+        queue = server.participant.service.queue
+        with or_exit():
+            check_queue(server.broker, queue)
+        upkeep = _Upkeep(server)
+        consumer = BatchConsumer(
+            server.broker,
+            queue,
+            lambda messages: server.serve_all([wire_message(queue.name, message) for message in messages]),
+            size=parent.app.participant_batch,
+            turned=lambda _: upkeep.turned(),
+        )
+        self._loop = Loop("command consumer", consumer.turn, cleanup=consumer.close)
+        self._loop.start()
+
+    def stop(self, parent: Any) -> None:
+        if self._loop is not None:
+            self._loop.stop()
+            if not self._loop.join(_GRACE):
+                logger.warning("the command consumer did not end within %.0f s", _GRACE.total_seconds())
+            self._loop = None
+        super().stop(parent)
+
+    terminate = stop
+
+
+class _Upkeep:
+    """What a consumer's own loop does beside: says that it turns, forgets old rows, replays."""
+
+    def __init__(self, server: _Server) -> None:
+        participant = self._participant = server.participant
+        self._publisher = server.publisher
+        self._pulse = Pulse("participant", worker_name(participant.service.name), participant.inbox.beat)
+        self._forgot_at: datetime | None = None
+        self._done_at: datetime | None = None
+
+    def turned(self) -> None:
+        """The loop has come round: every two seconds that is seen to."""
+        now = self._participant.clock()
+        if self._done_at is None or now - self._done_at >= timedelta(seconds=_BEAT):
+            self._done_at = now
+            self.see_to_it()
+
+    def see_to_it(self) -> None:
+        """Now."""
+        try:
+            self._pulse.turned()
+            self._forget()
+            self._participant.inbox.replay(lambda messages: send_again(self._publisher, messages))
+        except StoreUnavailable as error:
+            logger.warning("the inbox is away: %s", str(error).partition("\n")[0])
+
+    def _forget(self) -> None:
+        """Delete some inbox rows past their retention: few at a time, so that the consumer hardly waits."""
+        now = self._participant.clock()
+        if self._forgot_at is None or now - self._forgot_at >= _FORGET_EVERY:
+            self._forgot_at = now
+            self._participant.inbox.forget(now - self._participant.retention)
+
+
 class ParticipantBeat(bootsteps.StartStopStep):
     """From within the consumer's own loop: says that it turns, and sends what somebody wants replayed."""
 
@@ -206,29 +355,10 @@ class ParticipantBeat(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
-        self._forgot_at: datetime | None = None
 
     def start(self, parent: Any) -> None:
-        server: _Server = parent.app.participant_server
-        inbox = server.participant.inbox
-        pulse = Pulse("participant", worker_name(server.participant.service.name), inbox.beat)
-
-        def beat() -> None:
-            try:
-                pulse.turned()
-                self._forget(server.participant)
-                inbox.replay(lambda messages: send_again(server.publisher, messages))
-            except StoreUnavailable as error:
-                logger.warning("the inbox is away: %s", str(error).partition("\n")[0])
-
-        self._timer = parent.timer.call_repeatedly(_BEAT, beat)
-
-    def _forget(self, participant: Participant) -> None:
-        """Delete some inbox rows past their retention: few at a time, so that the consumer hardly waits."""
-        now = participant.clock()
-        if self._forgot_at is None or now - self._forgot_at >= _FORGET_EVERY:
-            self._forgot_at = now
-            participant.inbox.forget(now - participant.retention)
+        upkeep = _Upkeep(parent.app.participant_server)
+        self._timer = parent.timer.call_repeatedly(_BEAT, upkeep.see_to_it)
 
     def stop(self, parent: Any) -> None:
         if self._timer is not None:

@@ -151,7 +151,7 @@ def check_pool(starting: Installation) -> None:
     Raises:
         ConfigurationError: it has not.
     """
-    trouble = pool_trouble(starting.kind, starting.service, starting.pool)
+    trouble = pool_trouble(starting.kind, starting.service, starting.pool, batched=starting.batched)
     if trouble is not None:
         raise ConfigurationError(trouble)
 

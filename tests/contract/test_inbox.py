@@ -29,7 +29,17 @@ from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.storage.engine import is_unavailable, make_engine, reading
 from sagas_framework.storage.memory import MemoryInbox
-from sagas_framework.storage.ports import Beat, Busy, Inbox, LostRace, Quarantined, StoreUnavailable
+from sagas_framework.storage.ports import (
+    BatchInbox,
+    Beat,
+    Busy,
+    Inbox,
+    InboxTurn,
+    InboxTurns,
+    LostRace,
+    Quarantined,
+    StoreUnavailable,
+)
 from sagas_framework.storage.redis_inbox import RedisInbox
 from sagas_framework.storage.sql_inbox import SqlInbox, SqlInboxTurn
 from tests.contract.looking import (
@@ -411,7 +421,183 @@ class TransactionalInboxContract(InboxContract):
         assert read(inbox) == a_row(reply=Stored(Result.SUCCESS, winners[0]))
 
 
-class TestMemoryInbox(TransactionalInboxContract):
+class BatchInboxContract(TransactionalInboxContract):
+    """What inboxes add that hold several rows at once."""
+
+    @pytest.fixture
+    def batches(self, inbox: Inbox) -> BatchInbox:
+        assert isinstance(inbox, BatchInbox)
+        return inbox
+
+    def test_rows_of_a_batch_are_found_and_come_back_as_they_were_saved(self, batches: BatchInbox) -> None:
+        put(batches, a_row("failed", RowState.FAILED))
+        put(batches, a_row("answered"))
+        row = a_row(
+            "new",
+            RowState.CLAIMED,
+            attempt=3,
+            claim="0b8f5d1e-0000-4000-8000-000000000000",
+            lease_until=after(600.000001),
+            reply=Stored(
+                Result.FAILED, {"type": "Oops", "message": "naïve \U0001f355 \"'\\", "n": [1, None]}
+            ),
+            undo_attempt=2,
+            undo_reply=Stored(Result.REFUSED),
+        )
+
+        with batches.turns(["failed", "new", "answered", "nobody's"], after(5)) as turns:
+            found = {key: held(turns, key).row for key in ("failed", "new", "answered", "nobody's")}
+            held(turns, "new").save(row)
+            held(turns, "failed").save(a_row("failed", attempt=2))
+
+        assert found == {
+            "failed": a_row("failed", RowState.FAILED),
+            "new": None,
+            "answered": a_row("answered"),
+            "nobody's": None,
+        }
+        assert read(batches, "new") == row
+        assert read(batches, "failed") == a_row("failed", attempt=2)
+        assert read(batches, "answered") == a_row("answered")
+        assert read(batches, "nobody's") is None
+        assert batches.forget(after(5)) == 1  # "answered": the others were changed at that moment
+
+    def test_a_batch_of_nothing_changes_nothing(self, batches: BatchInbox) -> None:
+        with batches.turns([], NOON) as turns:
+            turns.write()
+
+    def test_a_key_may_be_odd(self, batches: BatchInbox) -> None:
+        odd = ["it's", 'a "quote"', "{1,2}", "back\\slash", "NULL", "ünïcode", "%(keys)s", ":keys"]
+        with batches.turns(odd, NOON) as turns:
+            for key in odd:
+                held(turns, key).save(a_row(key))
+
+        with batches.turns(odd, NOON) as turns:
+            assert [held(turns, key).row for key in odd] == [a_row(key) for key in odd]
+
+    def test_who_comes_second_to_an_operation_in_a_batch_sees_what_the_first_has_saved(
+        self, batches: BatchInbox
+    ) -> None:
+        with batches.turns([KEY, "other"], NOON) as turns:
+            held(turns, KEY).save(a_row())
+            held(turns, "other").save(a_row("other"))
+            second = held(turns, KEY)
+            seen = second.row
+            second.save(a_row(state=RowState.UNDONE))
+
+        assert seen == a_row()
+        assert read(batches) == a_row(state=RowState.UNDONE)
+
+    def test_rows_may_be_saved_again_after_they_were_written(self, batches: BatchInbox) -> None:
+        with batches.turns([KEY], NOON) as turns:
+            held(turns, KEY).save(a_row())
+            turns.write()
+            held(turns, KEY).save(a_row(state=RowState.UNDONE))
+            turns.write()
+
+        assert read(batches) == a_row(state=RowState.UNDONE)
+
+    def test_work_that_is_undone_leaves_that_of_the_others(
+        self, batches: BatchInbox, there: Database
+    ) -> None:
+        with batches.turns(["a", "b", "c"], NOON) as turns:
+            for key in ("a", "b", "c"):
+                turn = held(turns, key)
+                session = turn.session()
+                assert session is not None
+                there.work(session, key)
+                if key == "b":
+                    turn.undo_work()
+                else:
+                    turn.finish_work()
+                turn.save(a_row(key, RowState.FAILED if key == "b" else RowState.DONE))
+            assert there.worked() == []
+
+        assert there.worked() == ["a", "c"]
+        assert read(batches, "b") == a_row("b", RowState.FAILED)
+        assert read(batches, "c") == a_row("c")
+
+    def test_a_batch_that_ends_with_an_error_leaves_neither_rows_nor_work(
+        self, batches: BatchInbox, there: Database
+    ) -> None:
+        put(batches, a_row("known", RowState.FAILED))
+
+        def fail() -> None:
+            with batches.turns(["known", "new", "at work"], NOON) as turns:
+                for key in ("known", "new"):
+                    turn = held(turns, key)
+                    session = turn.session()
+                    assert session is not None
+                    there.work(session, key)
+                    turn.finish_work()
+                    turn.save(a_row(key))
+                turns.write()
+                session = held(turns, "at work").session()
+                assert session is not None
+                there.work(session, "at work")
+                raise Stop
+
+        with pytest.raises(Stop):
+            fail()
+
+        assert there.worked() == []
+        assert read(batches, "known") == a_row("known", RowState.FAILED)
+        assert read(batches, "new") is None
+
+    def test_a_session_that_was_not_finished_is_finished_with_the_batch(
+        self, batches: BatchInbox, there: Database
+    ) -> None:
+        with batches.turns([KEY], NOON) as turns:
+            turn = held(turns, KEY)
+            turn.save(a_row())
+            session = turn.session()
+            assert session is not None
+            there.work(session, "ticket")
+
+        assert there.worked() == ["ticket"]
+
+    def test_of_two_batches_that_meet_one_writes_each_row(self, batches: BatchInbox) -> None:
+        both, has_begun, may_end = ["a", "b", "c"], threading.Event(), threading.Event()
+
+        def one(keys: Sequence[str], name: str, *, waits: bool) -> list[str]:
+            try:
+                with batches.turns(keys, NOON) as turns:
+                    if waits:
+                        has_begun.set()
+                        may_end.wait(BOUNDED)
+                    wrote = []
+                    for key in keys:
+                        turn = turns.get(key)
+                        if turn is not None and turn.row is None:
+                            turn.save(a_row(key, reply=Stored(Result.SUCCESS, name)))
+                            wrote.append(key)
+            except LostRace:
+                return []
+            return wrote
+
+        first = in_thread(lambda: one(["c", "b"], "first", waits=True))
+        has_begun.wait(BOUNDED)
+        second = in_thread(lambda: one(both, "second", waits=False))
+        self._ends_alone(second)
+        may_end.set()
+        wrote = {"first": first.result(BOUNDED), "second": second.result(BOUNDED)}
+
+        assert wrote["first"] or wrote["second"]
+        for name, keys in wrote.items():
+            for key in keys:
+                row = read(batches, key)
+                assert row is not None
+                assert row.reply == Stored(Result.SUCCESS, name)
+        assert not set(wrote["first"]) & set(wrote["second"])
+
+
+def held(turns: InboxTurns, key: str) -> InboxTurn:
+    turn = turns.get(key)
+    assert turn is not None
+    return turn
+
+
+class TestMemoryInbox(BatchInboxContract):
     """Its session is a dictionary, so what only a session can do is not asked of it."""
 
     @pytest.fixture
@@ -427,7 +613,7 @@ class TestMemoryInbox(TransactionalInboxContract):
             super().test_a_turn_for_another_operation_need_not_lose(inbox)
 
 
-class SqlInboxContract(TransactionalInboxContract):
+class SqlInboxContract(BatchInboxContract):
     """What a database adds: a real session, constraints, and moments when it is away."""
 
     def inbox_in(self, there: InSql) -> Inbox:
@@ -435,6 +621,58 @@ class SqlInboxContract(TransactionalInboxContract):
 
     def test_beats_of_processes_long_gone_are_forgotten(self, inbox: Inbox, there: InSql) -> None:
         the_beats_of_processes_long_gone_are_forgotten_when_a_new_one_begins(inbox, there)
+
+    def test_a_handler_that_commits_its_session_in_a_batch_commits_nothing_of_the_others(
+        self, batches: BatchInbox, there: InSql
+    ) -> None:
+        with batches.turns(["a", "b", "c"], NOON) as turns:
+            for key in ("a", "b", "c"):
+                turn = held(turns, key)
+                session = turn.session()
+                assert session is not None
+                there.work(session, key)
+                session.commit()
+                there.work(session, f"{key}, and after it")
+                if key == "b":
+                    turn.undo_work()
+                else:
+                    turn.finish_work()
+
+        assert there.worked() == ["a", "a, and after it", "c", "c, and after it"]
+
+    def test_a_handler_that_rolls_back_in_a_batch_takes_back_its_own_work(
+        self, batches: BatchInbox, there: InSql
+    ) -> None:
+        with batches.turns(["a", "b"], NOON) as turns:
+            for key in ("a", "b"):
+                turn = held(turns, key)
+                session = turn.session()
+                assert session is not None
+                there.work(session, f"{key}, taken back")
+                session.rollback()
+                there.work(session, key)
+                turn.finish_work()
+                turn.save(a_row(key))
+
+        assert there.worked() == ["a", "b"]
+
+    def test_a_handler_that_trips_over_the_database_in_a_batch_trips_nobody_else(
+        self, batches: BatchInbox, there: InSql
+    ) -> None:
+        with batches.turns(["a", "b", "c"], NOON) as turns:
+            for key in ("a", "b", "c"):
+                turn = held(turns, key)
+                session = turn.session()
+                assert session is not None
+                there.work(session, key)
+                if key == "b":
+                    with pytest.raises(IntegrityError):
+                        there.work(session, "a")
+                    turn.undo_work()
+                turn.finish_work()
+                turn.save(a_row(key))
+
+        assert there.worked() == ["a", "c"]
 
     def test_a_handler_that_commits_its_session_commits_nothing_of_ours(
         self, inbox: Inbox, there: InSql
@@ -482,6 +720,56 @@ class SqlInboxContract(TransactionalInboxContract):
 
         assert there.worked() == ["said again"]
         assert read(inbox) == a_row()
+
+    def test_a_handler_that_closes_its_session_gives_up_what_it_has_not_committed(
+        self, inbox: Inbox, there: InSql
+    ) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            turn.save(a_row())
+            session = turn.session()
+            assert session is not None
+            there.work(session, "given up")
+            session.close()
+            there.work(session, "committed")
+            session.commit()
+            there.work(session, "given up, too")
+            session.close()
+            there.work(session, "left for us to commit")
+
+        assert there.worked() == ["committed", "left for us to commit"]
+        assert read(inbox) == a_row()
+
+    def test_savepoints_of_a_handler_are_its_own(self, inbox: Inbox, there: InSql) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            with session.begin_nested():
+                there.work(session, "kept")
+            with pytest.raises(IntegrityError), session.begin_nested():
+                session.add(Work(value="kept"))
+            session.commit()
+            with session.begin_nested() as savepoint:
+                there.work(session, "taken back")
+                savepoint.rollback()
+            there.work(session, "and on")
+            turn.finish_work()
+            turn.save(a_row())
+
+        assert there.worked() == ["and on", "kept"]
+
+    def test_a_flush_that_fails_is_rolled_back_and_the_row_is_kept(self, inbox: Inbox, there: InSql) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            there.work(session, "twice")
+            session.add(Work(value="twice"))
+            with pytest.raises(IntegrityError):
+                turn.finish_work()
+            turn.undo_work()
+            turn.save(a_row(state=RowState.FAILED))
+
+        assert there.worked() == []
+        assert read(inbox) == a_row(state=RowState.FAILED)
 
     def test_a_row_that_appeared_since_it_was_read_is_a_lost_race(self, inbox: Inbox, there: InSql) -> None:
         # Somebody who takes no lock: an older release, or a person.
@@ -622,6 +910,42 @@ class TestPostgresInbox(SqlInboxContract):
             inbox.quarantine(messages(1)[0])
         with pytest.raises(StoreUnavailable):
             inbox.beat(Beat("w", "participant", NOON, NOON))
+
+    def test_a_row_that_appears_under_a_batch_is_a_lost_race(self, batches: BatchInbox, there: InSql) -> None:
+        def write_without_lock(statement: str) -> None:
+            with there.engine.begin() as connection:  # an older release, or a person
+                connection.execute(text(statement))
+
+        def handle(key: str, statement: str) -> None:
+            with batches.turns([key, "other"], NOON) as turns:
+                held(turns, "other").save(a_row("other"))
+                held(turns, key).save(a_row(key))
+                write_without_lock(statement)
+
+        put(batches, a_row("known", RowState.FAILED))
+        appears = (
+            "INSERT INTO saga_inbox (key, saga_id, task, state, attempt, undo_attempt, updated_at) "
+            "VALUES ('new', 's', 't', 'withdrawn', 1, 0, now())"
+        )
+        for key, statement in {"new": appears, "known": "DELETE FROM saga_inbox WHERE key = 'known'"}.items():
+            with pytest.raises(LostRace):
+                handle(key, statement)
+
+        assert read(batches, "other") is None
+        row = read(batches, "new")
+        assert row is not None
+        assert row.state is RowState.WITHDRAWN
+
+    def test_an_operation_that_another_has_is_left_out_of_a_batch_at_once(self, batches: BatchInbox) -> None:
+        def other() -> None:
+            with batches.turns(["a", "held"], NOON) as turns:
+                assert turns.get("held") is None
+                held(turns, "a").save(a_row("a"))
+
+        with batches.turn("held", NOON):
+            in_thread(other).result(BOUNDED)
+
+        assert read(batches, "a") == a_row("a")
 
     def test_waiting_for_a_lock_for_too_long_is_unavailable(self, inbox: Inbox, there: InSql) -> None:
         with there.engine.begin() as holder:

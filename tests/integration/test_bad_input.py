@@ -70,8 +70,10 @@ class System:
             return read_quarantine(connection)
 
 
-@pytest.fixture(scope="module")
-def running(rabbitmq_module_url: str, postgres_server: PostgresServer | Missing) -> Iterator[System]:
+@pytest.fixture(scope="module", params=[None, 50], ids=["one by one", "in batches"])
+def running(
+    rabbitmq_module_url: str, postgres_server: PostgresServer | Missing, request: pytest.FixtureRequest
+) -> Iterator[System]:
     """Both workers running, on RabbitMQ and PostgreSQL, for all tests here: none may bring them down."""
     if isinstance(postgres_server, Missing):
         skip_or_fail(postgres_server)
@@ -81,7 +83,7 @@ def running(rabbitmq_module_url: str, postgres_server: PostgresServer | Missing)
     participant = make_kitchen(databases[1], Handlers())
     apps: list[Celery] = [
         orchestrator_app(sagas, broker=rabbitmq_module_url),
-        participant_app(participant, broker=rabbitmq_module_url),
+        participant_app(participant, broker=rabbitmq_module_url, batch=request.param),
     ]
     with EmbeddedWorkers(apps):
         yield System(rabbitmq_module_url, sagas, participant)

@@ -42,8 +42,8 @@ from sagas_framework.core.instance import Phase
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.transport.connecting import kombu_queue
 from sagas_framework.transport.envelope import WireMessage
+from sagas_framework.worker.batches import wire_message
 from sagas_framework.worker.participating import ParticipantBeat
-from sagas_framework.worker.replies import wire_message
 from tests.integration.kitchen import (
     Cook,
     Handlers,

@@ -21,7 +21,8 @@ from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.generic import make_publisher
-from sagas_framework.worker.replies import ReplyConsumer, check_reply_queue
+from sagas_framework.worker.batches import check_queue
+from sagas_framework.worker.replies import ReplyConsumer
 
 _WITHIN: Final = 30.0  # seconds; a worker on a busy machine takes its time
 
@@ -33,7 +34,7 @@ class Desk:
         self.moved = timedelta(0)
         self.sagas = Sagas("desk", database, sagas=sagas, reply_queue=replies, clock=self.now)
         self.sagas.upgrade()
-        check_reply_queue(broker, replies)  # as every worker does first: what has no queue is lost
+        check_queue(broker, replies)  # as every worker does first: what has no queue is lost
         self.publisher = make_publisher(broker, [*self.sagas.definitions.queues, replies])
         self.orchestrator = Orchestrator(
             SqlStore(self.sagas.engine),

@@ -30,7 +30,7 @@ from sagas_framework.core.inbox import (
 from sagas_framework.core.instance import Phase, StepRecord
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInboxTurn, MemoryTransaction
-from sagas_framework.testing import BrokenPromise
+from sagas_framework.testing import BrokenPromise, storage
 from sagas_framework.testing.storage import SimulatedStore
 from tests.simulation.shapes import SHAPES
 
@@ -207,3 +207,10 @@ def test_it_finds_two_orchestrators_without_a_lock(monkeypatch: Patch) -> None:
     monkeypatch.setattr(SimulatedStore, "transaction", on_what_was_found)
 
     assert "the saga" in found("comp", "comp,pivot")
+
+
+def test_it_finds_a_batch_in_which_the_second_does_not_see_the_first(monkeypatch: Patch) -> None:
+    as_before_the_batch = property(lambda turn: turn.found, lambda turn, row: None)
+    monkeypatch.setattr(storage._SimulatedTurn, "row", as_before_the_batch)
+
+    assert "is there 2 times" in found("comp")

@@ -221,6 +221,12 @@ COMMAND: Final = {  # what is left of a death there: has the handler worked, the
     Point.COMMAND_COMMITTED: (1, RowState.DONE, 0),
     Point.COMMAND_ANSWERED: (1, RowState.DONE, 1),
 }
+COMMANDS: Final = {  # the same of two commands that are handled together
+    Point.COMMANDS_TAKEN: (0, None, 0),
+    Point.COMMANDS_HANDLED: (2, None, 0),
+    Point.COMMANDS_COMMITTED: (2, RowState.DONE, 0),
+    Point.COMMANDS_ANSWERED: (2, RowState.DONE, 2),
+}
 OUTSIDE: Final = {
     Point.COMMAND_CLAIMED: (0, RowState.CLAIMED, 0),
     Point.COMMAND_HANDLED: (1, RowState.CLAIMED, 0),
@@ -242,6 +248,9 @@ class Kitchen:
 
     def serve(self, kind: Kind) -> None:
         self.server.serve(sent(self.saga, kind))
+
+    def serve_two(self) -> None:
+        self.server.serve_all([sent(saga, Kind.DO) for saga in (self.saga, str(uuid4()))])
 
     def row(self) -> RowState | None:
         with self.participant.inbox.turn(operation_id(self.saga, "open_ticket"), datetime.now(UTC)) as turn:
@@ -283,6 +292,26 @@ def test_what_a_participant_leaves_that_dies(make: Callable[..., Kitchen], point
         kitchen.serve(Kind.DO)
 
     assert kitchen.left() == COMMAND[point]
+
+
+@pytest.mark.parametrize("point", COMMANDS)
+def test_what_a_participant_leaves_that_dies_over_a_batch(make: Callable[..., Kitchen], point: Point) -> None:
+    kitchen = make()
+    die_at(point)
+
+    with pytest.raises(Died):
+        kitchen.serve_two()
+
+    assert kitchen.left() == COMMANDS[point]
+
+
+def test_the_points_of_a_batch_come_once_whatever_its_size(make: Callable[..., Kitchen]) -> None:
+    kitchen = make()
+    points = noted()
+
+    kitchen.serve_two()
+
+    assert points == [*COMMANDS]
 
 
 @pytest.mark.parametrize("point", OUTSIDE)
@@ -354,4 +383,4 @@ def test_a_saga_is_written_before_its_callers_transaction_commits(sqlite_url: st
 
 
 def test_no_point_is_left_out_here() -> None:
-    assert {*TIMERS, *BATCH, *ACTS, *COMMAND, *OUTSIDE, *REPLAY, Point.SAGA_WRITTEN} == set(Point)
+    assert {*TIMERS, *BATCH, *ACTS, *COMMAND, *COMMANDS, *OUTSIDE, *REPLAY, Point.SAGA_WRITTEN} == set(Point)

@@ -24,7 +24,7 @@ from sagas_framework.core.events import Act
 from sagas_framework.participant import quarantined
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.storage.sql import ask_replay, insert_acts, insert_quarantined, nudge
-from sagas_framework.worker.replies import wire_message
+from sagas_framework.worker.batches import wire_message
 from tests.servers import OwnPostgres, OwnRabbitmq
 from tests.stress.fleet import PARTICIPANTS, REPLIES, Fleet
 from tests.stress.matrix import saboteur
@@ -377,6 +377,8 @@ class Column:
         }
         if cell.row.scene is Scene.OUTSIDE:
             wanted |= {(BANK, number): "tests.stress.matrix.bank" for number in numbers}
+        if cell.row.scene is Scene.BATCHES:
+            wanted |= {(KITCHEN, number): "tests.stress.matrix.kitchen" for number in numbers}
         for worker, app in list(self._running.items()):
             if worker not in wanted or wanted[worker] != app:
                 self.fleet.kill(*worker)

@@ -30,6 +30,7 @@ class Scene(Enum):
     ACTS = "the kitchen is away, and operators cancel orders that wait for it"
     REPLAY = "commands of the orders were set aside, and somebody wants them replayed"
     OUTSIDE = "cards are authorized by a handler that works outside its transaction"
+    BATCHES = "the kitchen handles its commands in batches"
 
 
 ORCHESTRATOR: Final = "order_service"
@@ -86,6 +87,10 @@ ROWS: Final = (
     Row(Point.COMMAND_HANDLED, KITCHEN, nth=10),
     Row(Point.COMMAND_COMMITTED, KITCHEN, nth=10, whole=False),
     Row(Point.COMMAND_ANSWERED, KITCHEN, nth=10),
+    Row(Point.COMMANDS_TAKEN, KITCHEN, scene=Scene.BATCHES),
+    Row(Point.COMMANDS_HANDLED, KITCHEN, scene=Scene.BATCHES),
+    Row(Point.COMMANDS_COMMITTED, KITCHEN, scene=Scene.BATCHES),
+    Row(Point.COMMANDS_ANSWERED, KITCHEN, scene=Scene.BATCHES),
     Row(Point.REPLAY_TAKEN, KITCHEN, nth=1, scene=Scene.REPLAY),
     Row(Point.REPLAY_PUBLISHED, KITCHEN, nth=1, scene=Scene.REPLAY),
 )
@@ -97,7 +102,9 @@ SAMPLE: Final = (
     "batch_committed:kill",
     "acts_decided:kill",
     "command_committed:kill",
+    "commands_committed:kill",
     "command_handled:postgres",
+    "commands_handled:postgres",
     "timers_committed:rabbitmq",
     "batch_published:reset",
     "batch_decided:cut",

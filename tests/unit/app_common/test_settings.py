@@ -1,10 +1,10 @@
-"""Who may act on the pages, and where the pages are, as the environment says it."""
+"""Who may act on the pages, where the pages are, and how commands are taken, as the environment says it."""
 
 from __future__ import annotations
 
 import pytest
 
-from app_common.settings import PageSettings, SettingError, docs_ports, page_settings
+from app_common.settings import PageSettings, SettingError, docs_ports, page_settings, service_settings
 
 
 @pytest.mark.parametrize("none", [{}, {"ORDER_SERVICE_OPERATORS": ""}, {"ORDER_SERVICE_OPERATORS": " , "}])
@@ -55,3 +55,14 @@ def test_what_is_no_port_is_told_by_its_variable(wrong: str) -> None:
 def test_two_pages_cannot_have_one_port(environment: dict[str, str], told: str) -> None:
     with pytest.raises(SettingError, match=f"{told}, too.*=8082"):
         docs_ports(["order_service", "stock_service"], environment)
+
+
+@pytest.mark.parametrize(("value", "batch"), [("", None), ("1", 1), ("200", 200)])
+def test_commands_are_handled_one_by_one_unless_a_batch_is_named(value: str, batch: int | None) -> None:
+    assert service_settings("restaurant_service", {"COMMAND_BATCH": value}).command_batch == batch
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "1001", "many", "2.5", "\u0662"])
+def test_a_batch_of_a_size_that_cannot_be_is_told_by_its_variable(wrong: str) -> None:
+    with pytest.raises(SettingError, match=r"COMMAND_BATCH is .* Write it like this: COMMAND_BATCH=200"):
+        service_settings("restaurant_service", {"COMMAND_BATCH": wrong})

@@ -66,6 +66,7 @@ def participant(
     retention: timedelta = timedelta(days=30),
     inbox: Any = None,
     prefetch: int = 1,
+    batch: int | None = None,
     started: Started | None = None,
     **settings: Any,
 ) -> Installation:
@@ -77,7 +78,7 @@ def participant(
         database=None if inbox is not None else "sqlite://",
         inbox=inbox,
     )
-    app = participant_app(side, broker=broker, prefetch=prefetch)
+    app = participant_app(side, broker=broker, prefetch=prefetch, batch=batch)
     app.conf.update(settings)
     return Installation("restaurant_service.worker", participant=side, app=app, started=started)
 

@@ -120,6 +120,12 @@ def test_a_heartbeat_in_the_address_wins_over_the_setting(beat: int, severity: S
     assert (Rule.HEARTBEAT, severity) in found(installation)
 
 
+def test_a_participant_that_takes_batches_needs_the_solo_pool_and_no_queue_of_celerys() -> None:
+    assert bad(participant(batch=200)) == []
+    assert bad(participant(batch=200, worker_pool="prefork")) == [(Rule.POOL, LOSES)]
+    assert bad(participant(batch=200, worker_prefetch_multiplier=0)) == []
+
+
 def test_the_orchestrator_needs_the_solo_pool_and_a_worker_is_judged_by_its_command_line() -> None:
     started = Started(pool="prefork", node="order@box", processes=2, prefetch=1, time_limit=None)
 

@@ -13,12 +13,14 @@ from celery.concurrency import get_implementation
 from sagas_framework import (
     Command,
     Compensation,
+    ConfigurationError,
     DefinitionError,
     Participant,
     Reply,
     Service,
     participant_app,
 )
+from sagas_framework.storage.redis_inbox import RedisInbox
 from sagas_framework.worker.participating import ReadinessStep
 
 kitchen = Service("small_kitchen")
@@ -55,13 +57,49 @@ def test_a_command_that_nobody_undoes_is_found_when_the_app_is_made(tmp_path: Pa
         participant_app(make_participant(tmp_path), broker="memory://")
 
 
-@pytest.mark.parametrize(("pool", "starts"), [("solo", True), ("prefork", True), ("threads", False)])
-def test_only_pools_that_keep_the_promises_are_taken(
-    tmp_path: Path, pool: str, starts: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    participant = make_participant(tmp_path)
+def whole(participant: Participant) -> Participant:
     participant.undoes(Close)(undo_nothing)
-    app = participant_app(participant, broker="memory://")
+    return participant
+
+
+@pytest.mark.parametrize("size", [0, -1, 1001])
+def test_a_batch_of_a_size_that_cannot_be_is_refused(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot take batches of {size}: write 1 to 1000, as in"):
+        participant_app(whole(make_participant(tmp_path)), broker="memory://", batch=size)
+
+
+def test_commands_that_work_outside_are_not_handled_in_batches(tmp_path: Path) -> None:
+    participant = Participant(kitchen, database=f"sqlite:///{tmp_path}/kitchen.sqlite")
+
+    @participant.handles(Open, outside=True)
+    def open_ticket(command: Open, context: object) -> Opened:
+        return Opened(ticket_id=command.order_id)
+
+    with pytest.raises(ConfigurationError, match=r"small_kitchen\.open work outside their transaction"):
+        participant_app(whole(participant), broker="memory://", batch=200)
+
+
+def test_an_inbox_without_a_database_is_not_for_batches() -> None:
+    participant = Participant(kitchen, inbox=RedisInbox("redis://127.0.0.1:1"))
+
+    with pytest.raises(ConfigurationError, match="its inbox is not in a database"):
+        participant_app(participant, broker="memory://", batch=200)
+
+
+@pytest.mark.parametrize(
+    ("pool", "batch", "starts"),
+    [
+        ("solo", None, True),
+        ("prefork", None, True),
+        ("threads", None, False),
+        ("prefork", 200, False),
+        ("threads", 200, False),
+    ],
+)
+def test_only_pools_that_keep_the_promises_are_taken(
+    tmp_path: Path, pool: str, batch: int | None, starts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = participant_app(whole(make_participant(tmp_path)), broker="memory://", batch=batch)
     parent: Any = SimpleNamespace(
         app=app,
         pool_cls=get_implementation(pool),
@@ -78,7 +116,7 @@ def test_only_pools_that_keep_the_promises_are_taken(
         ReadinessStep(parent).start(parent)
 
     assert ended.value.code == os.EX_CONFIG
-    assert "needs --pool prefork or solo" in caplog.text
+    assert f"needs --pool {'solo' if batch else 'prefork or solo'}" in caplog.text
 
 
 def test_a_handlers_process_is_killed_before_another_clock_may_see_its_lease_end(tmp_path: Path) -> None:
