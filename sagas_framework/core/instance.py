@@ -230,8 +230,7 @@ class SagaInstance:
 # ---- the row's JSON -------------------------------------------------------------------------------
 
 _TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "since", "check_at", "horizon"})
-_RECORD_DEFAULTS = StepRecord("")
-_RECORD_FIELDS = tuple(f.name for f in fields(StepRecord))
+_RECORD_DEFAULTS = vars(StepRecord("")) | {"name": None}  # a name is always written
 _FLIGHT_FIELDS = tuple(f.name for f in fields(Flight))
 
 
@@ -247,10 +246,11 @@ def steps_from_json(value: list[dict[str, Any]]) -> dict[str, StepRecord]:
 
 
 def _record_to_json(record: StepRecord) -> dict[str, Any]:
+    # Written for every step of every instance that changes, so it looks at each field only once.
     result: dict[str, Any] = {}
-    for name in _RECORD_FIELDS:
-        value = getattr(record, name)
-        if value == getattr(_RECORD_DEFAULTS, name) and name != "name":
+    for name, value in vars(record).items():
+        default = _RECORD_DEFAULTS[name]
+        if value is default or value == default:
             continue
         match value:
             case datetime():

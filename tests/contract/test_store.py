@@ -85,8 +85,12 @@ class StoreContract(ReplayContract, ABC):
 
     # ---- instances ----------------------------------------------------------------------------------
 
-    def test_an_instance_comes_back_as_it_was_written(self, store: Store, there: Database) -> None:
-        there.seed(an_instance("a"))
+    @pytest.mark.parametrize("others", ["", "bc"])
+    def test_an_instance_comes_back_as_it_was_written(
+        self, store: Store, there: Database, others: str
+    ) -> None:
+        there.seed(*map(an_instance, "a" + others))
+        neighbours = [an_instance(name, revision=7, state={"name": name}) for name in others]
         flight = Flight(
             Kind.UNDO,
             3,
@@ -135,27 +139,30 @@ class StoreContract(ReplayContract, ABC):
         )
 
         with store.transaction() as tx:
-            tx.write([written], [])
+            tx.write([written, *neighbours], [])
 
         with store.transaction() as tx:
             read = tx.lock([written.id])[written.id]
         assert read == written
+        assert [there.instance(one.id) for one in neighbours] == neighbours
         assert list(read.steps) == ["first", "second"]
 
-    def test_what_may_be_missing_comes_back_as_none(self, store: Store, there: Database) -> None:
+    @pytest.mark.parametrize("others", ["", "bc"])
+    def test_what_may_be_missing_comes_back_as_none(self, store: Store, there: Database, others: str) -> None:
         there.seed(
+            *map(an_instance, others),
             an_instance(
                 "a",
                 due=after(1),
                 outcome=Outcome(OutcomeKind.OK),
                 ended_at=after(2),
                 waiting=Waiting(Cause.START, "", NOON),
-            )
+            ),
         )
         empty = an_instance("a", state={})
 
         with store.transaction() as tx:
-            tx.write([empty], [])
+            tx.write([*map(an_instance, others), empty], [])
 
         assert there.instance(saga_id("a")) == empty
 
