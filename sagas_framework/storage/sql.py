@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -78,6 +78,12 @@ _UPDATE_SET = (
     update(saga_instance)
     .where(saga_instance.c.id == _CHANGED.c.b_id)
     .values({name: _CHANGED.c[f"b_{name}"] for name in _CHANGING})
+)
+_PLACE_SET = (
+    postgresql.insert(saga_instance)
+    .from_select(saga_instance.c.keys(), select(recordset(saga_instance, saga_instance.c.keys())))
+    .on_conflict_do_nothing(index_elements=["key", "saga"])
+    .returning(saga_instance.c.id)
 )
 _LINE: Final = ("saga_id", "revision", "at", "entry", "step", "detail")
 _APPEND = insert(saga_history)
@@ -222,6 +228,18 @@ def upserting(connection: Connection, table: Table) -> Any:
     """An insert that can say what is done about a row that is there already."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
+
+
+def insert_instances(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert new instances, except those whose saga has the key already; the ids of those that were.
+
+    Args:
+        rows: the columns of each, from `instance_values` and `digest`.
+    """
+    if len(rows) > 1 and connection.dialect.name == "postgresql":
+        return set(connection.execute(_PLACE_SET, {"rows": as_recordset(rows)}).scalars())
+    placing = upserting(connection, saga_instance).on_conflict_do_nothing(index_elements=["key", "saga"])
+    return set(connection.execute(placing.returning(saga_instance.c.id), rows).scalars())
 
 
 def write_queues(connection: Connection, seen: Sequence[QueueSeen]) -> None:

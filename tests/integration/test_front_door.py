@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -93,6 +94,81 @@ def test_a_key_used_again_with_another_state_is_a_conflict_and_starts_nothing(sa
 
     assert conflict.value.first_id == first.id
     assert [instance.id for instance in sagas.list()] == [first.id]
+
+
+# ---- many at once -----------------------------------------------------------------------------------
+
+
+def start_many(sagas: Sagas, *starts: tuple[str | None, int]) -> Sequence[SagaRun]:
+    with Session(sagas.engine) as session, session.begin():
+        meals = [(key, Meal(order_id=order)) for key, order in starts]
+        return sagas.start_many(MealSaga, meals, session=session)
+
+
+def test_many_that_are_started_at_once_are_each_as_if_started_alone(sagas: Sagas) -> None:
+    old = start(sagas, 2, key="order-2")
+
+    runs = start_many(sagas, ("order-3", 3), ("order-2", 2), (None, 7), ("order-1", 1), ("order-3", 3))
+
+    assert [run.key for run in runs] == ["order-3", "order-2", runs[2].id, "order-1", "order-3"]
+    assert [run.new for run in runs] == [True, False, True, True, False]
+    assert runs[1].id == old.id
+    assert runs[4].id == runs[0].id
+    assert [sagas.get(run.id).state["order_id"] for run in runs] == [3, 2, 7, 1, 3]
+    assert len(sagas.list()) == 4
+
+
+def test_no_saga_at_all_can_be_started_at_once(sagas: Sagas) -> None:
+    assert start_many(sagas) == []
+
+
+def test_a_conflict_among_many_starts_none_of_them_and_leaves_the_transaction_usable(sagas: Sagas) -> None:
+    first = start(sagas, 1, key="order-1")
+
+    with Session(sagas.engine) as session, session.begin():
+        meals = [(f"order-{order}", Meal(order_id=order + 100)) for order in (0, 1, 2)]
+        with pytest.raises(KeyConflict, match="order-1") as conflict:
+            sagas.start_many(MealSaga, meals, session=session)
+        other = sagas.start(MealSaga, Meal(order_id=9), session=session)
+
+    assert conflict.value.first_id == first.id
+    assert {instance.id for instance in sagas.list()} == {first.id, other.id}
+
+
+def test_ten_thousand_are_started_in_seconds_and_all_in_one_transaction(sagas: Sagas) -> None:
+    begun = time.monotonic()
+    with Session(sagas.engine) as session:
+        meals = ((f"order-{order}", Meal(order_id=order)) for order in range(10_000))
+        runs = sagas.start_many(MealSaga, meals, session=session)
+        session.flush()
+        session.rollback()
+    took = time.monotonic() - begun
+
+    assert len({run.id for run in runs}) == 10_000
+    assert sagas.list() == []
+    assert took < 20  # 2 s on a machine that does nothing else
+
+
+def test_two_that_start_the_same_keys_at_once_in_other_orders_both_get_them_all(sagas: Sagas) -> None:
+    starts = [(f"order-{order}", order) for order in range(50)]
+    barrier = threading.Barrier(2)
+    runs: dict[int, Sequence[SagaRun]] = {}
+
+    def race(way: int) -> None:
+        barrier.wait(30)
+        runs[way] = start_many(sagas, *starts[::way])
+
+    racers = [threading.Thread(target=race, args=(way,)) for way in (1, -1)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+
+    assert [run.id for run in runs[1]] == [run.id for run in runs[-1]][::-1]
+    assert sum(run.new for run in [*runs[1], *runs[-1]]) == 50
+
+
+# ---- races and mistakes -----------------------------------------------------------------------------
 
 
 def test_two_that_start_with_one_key_at_the_same_time_start_one_saga(sagas: Sagas) -> None:
