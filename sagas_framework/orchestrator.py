@@ -350,10 +350,10 @@ class Orchestrator:
         step = definition.steps[definition.index(call.step)]
         assert isinstance(step, LocalStep)
         hook = step.action if call.kind is Kind.DO else step.compensation
+        if not callable(hook):
+            return LocalRan(instance.id, at, call.step, call.kind)
         try:
             with tx.savepoint() as session:
-                if not callable(hook):
-                    return LocalRan(instance.id, at, call.step, call.kind)
                 state = definition.state.model_validate(instance.state)
                 hook(state, session)
                 changed = storable(state.model_dump(mode="json", warnings="error"))

@@ -707,6 +707,53 @@ class SqlInboxContract(BatchInboxContract):
         assert there.worked() == []
         assert read(inbox) == a_row(state=RowState.FAILED)
 
+    def test_a_rollback_of_the_handler_goes_back_to_its_last_commit(self, inbox: Inbox, there: InSql) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            there.work(session, "committed")
+            session.commit()
+            there.work(session, "taken back")
+            session.rollback()
+            there.work(session, "said again")
+            turn.finish_work()
+            turn.save(a_row())
+
+        assert there.worked() == ["committed", "said again"]
+
+    @pytest.mark.parametrize("end", ["rollback", "close"])
+    def test_after_its_session_ended_a_handler_that_fails_leaves_nothing(
+        self, inbox: Inbox, there: InSql, end: str
+    ) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            turn.save(a_row())
+            session = turn.session()
+            assert session is not None
+            there.work(session, "before")
+            getattr(session, end)()
+            there.work(session, "committed after it")
+            session.commit()
+            there.work(session, "last")
+            turn.undo_work()
+
+        assert there.worked() == []
+        assert read(inbox) == a_row()
+
+    def test_what_a_handler_wrote_before_it_closed_its_session_is_not_kept(
+        self, inbox: Inbox, there: InSql
+    ) -> None:
+        with inbox.turn(KEY, NOON) as turn:
+            session = turn.session()
+            assert session is not None
+            there.work(session, "closed on")
+            session.flush()
+            session.close()
+            there.work(session, "kept")
+            turn.finish_work()
+            turn.save(a_row())
+
+        assert there.worked() == ["kept"]
+
     def test_a_handler_that_rolls_its_session_back_rolls_back_nothing_of_ours(
         self, inbox: Inbox, there: InSql
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -135,18 +134,15 @@ def test_a_conflict_among_many_starts_none_of_them_and_leaves_the_transaction_us
     assert {instance.id for instance in sagas.list()} == {first.id, other.id}
 
 
-def test_ten_thousand_are_started_in_seconds_and_all_in_one_transaction(sagas: Sagas) -> None:
-    begun = time.monotonic()
+def test_ten_thousand_are_started_in_one_transaction(sagas: Sagas) -> None:
     with Session(sagas.engine) as session:
         meals = ((f"order-{order}", Meal(order_id=order)) for order in range(10_000))
         runs = sagas.start_many(MealSaga, meals, session=session)
         session.flush()
         session.rollback()
-    took = time.monotonic() - begun
 
     assert len({run.id for run in runs}) == 10_000
     assert sagas.list() == []
-    assert took < 20  # 2 s on a machine that does nothing else
 
 
 def test_two_that_start_the_same_keys_at_once_in_other_orders_both_get_them_all(sagas: Sagas) -> None:
