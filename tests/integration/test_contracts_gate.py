@@ -233,7 +233,8 @@ def folders(tmp_path: Path, by: Tools, monkeypatch: pytest.MonkeyPatch) -> tuple
 
 
 def diff(*arguments: str | os.PathLike[str]) -> Result:
-    return CliRunner().invoke(saga, ["contracts", "diff", *map(str, arguments)], prog_name="saga")
+    called = ["contracts", "diff", *map(str, arguments)]
+    return CliRunner().invoke(saga, called, prog_name="saga", env={"COLUMNS": None})
 
 
 def edited(folder: Path, edit: Edit) -> Path:

@@ -50,7 +50,7 @@ class Stub:
             self.process = subprocess.Popen(
                 ["bash", "-c", f"exec {typed}"],
                 cwd=folder,
-                env={**environment, "PATH": path},
+                env=_wide(environment) | {"PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -254,9 +254,14 @@ def test_a_stub_that_goes_on_with_the_same_inbox_undoes_what_the_first_one_did(
 # ---- on RabbitMQ, without a saga --------------------------------------------------------------------
 
 
+def _wide(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program whose lines are not broken."""
+    return {name: value for name, value in environment.items() if name != "COLUMNS"}
+
+
 def run(arguments: Sequence[str], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """A stub that is expected to end by itself."""
-    clean = {name: value for name, value in os.environ.items() if name != "CELERY_BROKER"}
+    clean = {name: value for name, value in _wide(os.environ).items() if name != "CELERY_BROKER"}
     return subprocess.run(
         [Path(sys.executable).parent / "saga", "stub", *arguments],
         cwd=folder,
