@@ -37,7 +37,7 @@ VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 SERVERS: Final = ("rabbitmq", "postgres", "redis")
 PORT: Final = order_service_port({})
 DOCS_PORTS: Final = docs_ports(SERVICES, {})
-OFF_BY_DEFAULT: Final = {"ORDER_SERVICE_OPERATORS", "ORDER_SERVICE_SECRET_KEY"}
+OFF_BY_DEFAULT: Final = {"COMMAND_BATCH", "ORDER_SERVICE_OPERATORS", "ORDER_SERVICE_SECRET_KEY"}
 
 
 def read(name: str) -> dict[str, Any]:
