@@ -15,11 +15,12 @@ from sagas_framework.testing.choices import KINDS, Sown
 _APART: Final = st.integers(0, 5) | st.integers(0, 60)
 _FAULTS: Final = st.lists(st.tuples(_APART, st.integers(0, 31)), max_size=14)
 _UNKNOWN: Final = st.integers(0, 2**KINDS - 1)
-_PLACES: Final = st.integers(0, 49)
-_SQLITE: Final = 48
-"""From this place on a run keeps its rows on SQLite; shrunk, in memory, if it breaks there, too."""
+_PLACES: Final = st.integers(0, 99)
+_ON_SQLITE: Final = (97, 98)
+"""At these places a run keeps its rows on SQLite, with batches and without."""
 _IN_BATCHES: Final = 1
-"""Commands are taken in batches at every fourth place, this the first; the last of all is on SQLite, too."""
+"""Commands are taken in batches at every fourth place, this the first. Shrunk, a run is at place 0, in memory
+and one by one, if it breaks there, too."""
 
 
 class Unrepeatable(Exception):
@@ -47,7 +48,7 @@ def drive(play: Callable[[Sown], None], runs: int, seed: int) -> None:
     )
     @given(_FAULTS, _UNKNOWN, _PLACES)
     def one(faults: list[tuple[int, int]], unknown: int, place: int) -> None:
-        play(Sown(faults, unknown, on_sqlite=place >= _SQLITE, in_batches=place % 4 == _IN_BATCHES))
+        play(Sown(faults, unknown, on_sqlite=place in _ON_SQLITE, in_batches=place % 4 == _IN_BATCHES))
 
     try:
         one()
