@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-EXTRAS: Final = {"postgres", "redis", "console", "cli", "otel", "asyncapi", "testing"}
+EXTRAS: Final = {"postgres", "redis", "console", "contracts", "cli", "otel", "asyncapi", "testing"}
 
 
 def run(*command: str | Path, cwd: Path, within: float = 100) -> subprocess.CompletedProcess[str]:
