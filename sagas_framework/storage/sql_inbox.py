@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -30,6 +29,7 @@ from sqlalchemy.orm import Session
 from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.storage.engine import guarded_session, translated
 from sagas_framework.storage.ports import Beat, Busy, LostRace, Quarantined, SendAgain
+from sagas_framework.storage.recordset import as_recordset
 from sagas_framework.storage.sql import insert_quarantined, replay_quarantined, write_beat
 from sagas_framework.storage.tables import saga_inbox
 
@@ -238,7 +238,7 @@ def _read_rows(connection: Connection, keys: Sequence[str]) -> list[InboxRow]:
 def insert_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime) -> int:
     """Insert rows that are not there; how many were not."""
     if connection.dialect.name == "postgresql":
-        return connection.execute(_INSERT, {"rows": _as_json(rows, now)}).rowcount
+        return connection.execute(_INSERT, _given(rows, now)).rowcount
     connection.execute(insert(saga_inbox), [{"key": row.key, **_values(row, now)} for row in rows])
     return len(rows)
 
@@ -246,14 +246,14 @@ def insert_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime)
 def update_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime) -> int:
     """Write over rows that are there; how many were."""
     if connection.dialect.name == "postgresql":
-        return connection.execute(_UPDATE, {"rows": _as_json(rows, now)}).rowcount
+        return connection.execute(_UPDATE, _given(rows, now)).rowcount
     values = [{"key": row.key, **_values(row, now)} for row in rows]
     changes = [{f"b_{name}": value for name, value in row.items()} for row in values]
     return connection.execute(_SQLITE_UPDATE, changes).rowcount
 
 
-def _as_json(rows: Sequence[InboxRow], now: datetime) -> str:
-    return json.dumps([{"key": row.key, **_values(row, now)} for row in rows], default=datetime.isoformat)
+def _given(rows: Sequence[InboxRow], now: datetime) -> dict[str, str]:
+    return {"rows": as_recordset([{"key": row.key, **_values(row, now)} for row in rows])}
 
 
 def read_inbox(connection: Connection) -> list[tuple[InboxRow, datetime]]:
