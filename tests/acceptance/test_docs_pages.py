@@ -17,9 +17,8 @@ from playwright.sync_api import Browser, Page, Response, expect
 from app_common.docs_sites import INSTALL, RENDERER
 from app_common.running import SERVICES
 from app_common.specifications import specification
-from tests.acceptance.application import Application, demo
+from tests.acceptance.application import Application
 from tests.servers import Missing, skip_or_fail
-from tools.browser import NoBrowser, browser
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 375, "height": 812}
@@ -32,25 +31,6 @@ def renderer() -> None:
     """What draws the pages, from npm; the tests are skipped without it, and fail in CI."""
     if not (RENDERER / "index.js").exists():
         skip_or_fail(Missing(f"no renderer in {RENDERER.name}; run: {INSTALL}"))
-
-
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The demo that the tests of this module share."""
-    shared = demo(tmp_path_factory.mktemp("docs"))
-    shared.start()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A real browser; the tests are skipped without one, and fail in CI."""
-    try:
-        with browser() as launched:
-            yield launched
-    except NoBrowser as missing:
-        skip_or_fail(Missing(str(missing)))
 
 
 class Visitor:

@@ -14,9 +14,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from tests.acceptance.application import Application, demo
-from tests.servers import Missing, skip_or_fail, wait_until
-from tools.browser import NoBrowser, browser
+from tests.acceptance.application import Application
+from tests.servers import wait_until
 
 NEEDS_A_PERSON: Final = "/run-saga-that-needs-a-person"
 REFUSED: Final = "/run-saga-failing-on-card-authorization"
@@ -25,25 +24,6 @@ SUCCESS: Final = "/run-success-saga"
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The demo that the tests of this module share."""
-    shared = demo(tmp_path_factory.mktemp("pages"))
-    shared.start()
-    yield shared
-    shared.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A real browser; the tests are skipped without one, and fail in CI."""
-    try:
-        with browser() as launched:
-            yield launched
-    except NoBrowser as missing:
-        skip_or_fail(Missing(str(missing)))
 
 
 Open = Callable[..., Page]
