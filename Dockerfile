@@ -40,6 +40,9 @@ COPY order_service order_service
 COPY consumer_service consumer_service
 COPY restaurant_service restaurant_service
 COPY accounting_service accounting_service
+COPY inventory_service inventory_service
+COPY delivery_service delivery_service
+COPY notification_service notification_service
 RUN ["python", "-m", "compileall", "-q", "/app"]
 
 USER 10001:10001

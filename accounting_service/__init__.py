@@ -1,1 +1,1 @@
-"""Keeps what is authorized on cards."""
+"""Keeps what is authorized on cards, and what customers paid."""

@@ -8,7 +8,7 @@ specification = Specification(
     "accounting_service",
     title="Accounting service",
     version="1.0.0",
-    description="Sets amounts aside on cards, and lets go of them.",
+    description="Sets amounts aside on cards and charges customers; lets go of either again.",
     contact=CONTACT,
     license=LICENSE,
     broker=settings.celery_broker,

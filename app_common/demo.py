@@ -7,24 +7,41 @@ with the sagas that were running.
 from __future__ import annotations
 
 import fcntl
-import importlib
 import logging
 import os
 import secrets
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from waitress.server import create_server
 
 from app_common.docs_sites import by_port, docs_sites, sockets
-from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_ports, upgrade, worker_module
-from app_common.settings import DATABASE_VARIABLE, SettingError, demo_data, demo_database, order_service_port
+from app_common.running import (
+    HOST,
+    ORCHESTRATOR,
+    PAGED,
+    SERVICES,
+    CannotRun,
+    check_ports,
+    upgrade,
+    web_application,
+    worker_module,
+)
+from app_common.settings import (
+    DATABASE_VARIABLE,
+    OPERATOR_TOKENS,
+    SettingError,
+    demo_data,
+    demo_database,
+    operators,
+    page_ports,
+)
 from sagas_framework import EmbeddedWorkers, SagasError
 
 # The restaurant that never answers should be given up while somebody watches.
@@ -40,13 +57,14 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        folder, port = demo_data(), order_service_port()
+        folder, ports = demo_data(), page_ports()
         check_ports()
+        operators()
         with _alone_in(folder):
             _configure(folder)
             for service in SERVICES:
                 upgrade(service)
-            _serve(folder, port)
+            _serve(folder, ports)
     except KeyboardInterrupt:
         return 0
     except (CannotRun, SettingError, SagasError) as error:
@@ -90,6 +108,7 @@ def _configure(folder: Path) -> None:
     os.environ.setdefault("COMMAND_BATCH", COMMAND_BATCH)
     os.environ.setdefault("ORDER_SERVICE_OPERATORS", OPERATOR)
     os.environ.setdefault("ORDER_SERVICE_SECRET_KEY", secrets.token_hex(32))
+    os.environ.setdefault(OPERATOR_TOKENS, f"{OPERATOR}:{secrets.token_hex(16)}")
     logging.basicConfig(
         handlers=[RotatingFileHandler(folder / "demo.log", maxBytes=10_000_000, backupCount=1)],
         level=logging.INFO,
@@ -99,24 +118,27 @@ def _configure(folder: Path) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def _serve(folder: Path, port: int) -> None:
-    web: Any = importlib.import_module(f"{ORCHESTRATOR}.web")
-    apps = {port: web.create_app(), **docs_sites()}
+def _serve(folder: Path, ports: Mapping[str, int]) -> None:
+    apps = {ports[service]: web_application(service) for service in PAGED} | docs_sites()
     with (
         closing(create_server(by_port(apps), listen=sockets(HOST, apps), threads=8)) as server,
         EmbeddedWorkers(worker_module(service).app for service in SERVICES),
     ):
-        _tell(folder, port)
+        _tell(folder, ports)
         server.run()  # returns on KeyboardInterrupt
         print("Stopping. Sagas that have not ended go on at the next start.", flush=True)
 
 
-def _tell(folder: Path, port: int) -> None:
+def _tell(folder: Path, ports: Mapping[str, int]) -> None:
     saga = Path(os.path.relpath(sys.executable)).parent / "saga"
     database = shlex.quote(demo_database(folder))
     print(
-        f"The order platform runs: http://{HOST}:{port}/\n"
-        f"Who talks to whom, and the docs of each service: http://{HOST}:{port}/system\n"
+        f"The order platform runs: http://{HOST}:{ports[ORCHESTRATOR]}/\n"
+        f"Who talks to whom, and the docs of each service: http://{HOST}:{ports[ORCHESTRATOR]}/system\n"
+        f"What customers were told: http://{HOST}:{ports['notification_service']}/\n"
+        f"Stock: http://{HOST}:{ports['inventory_service']}/   "
+        f"Shipping: http://{HOST}:{ports['delivery_service']}/\n"
+        f"Tokens for changing those two, as name:token: {os.environ[OPERATOR_TOKENS]}\n"
         f"Databases and log: {folder}\n"
         "In another terminal, from here:\n"
         f"  {DATABASE_VARIABLE}={database} {saga} -A {ORCHESTRATOR}.worker list\n"

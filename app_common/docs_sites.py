@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from flask import request
 from waitress.server import create_server
 
-from app_common.running import HOST, SERVICES
-from app_common.settings import SettingError, docs_port_variable, docs_ports, order_service_port
+from app_common.running import HOST, ORCHESTRATOR, SERVICES
+from app_common.settings import SettingError, docs_port_variable, docs_ports
 from app_common.specifications import specification
+from app_common.web.addresses import bracketed, page_address, same_host
 from sagas_framework import SagasError
 from sagas_framework.asyncapi import docs_site
 
@@ -64,7 +63,7 @@ def serve(host: str) -> None:
     sites = docs_sites()
     with closing(create_server(by_port(sites), listen=sockets(host, sites), threads=4)) as server:
         for service, port in docs_ports(SERVICES).items():
-            print(f"Docs of {service}: http://{_bracketed(host)}:{port}/", flush=True)
+            print(f"Docs of {service}: http://{bracketed(host)}:{port}/", flush=True)
         server.run()  # returns on KeyboardInterrupt
 
 
@@ -78,23 +77,15 @@ def _site(service: str) -> Any:
         specification(service),
         others=[specification(other) for other in SERVICES if other != service],
         address=docs_address,
-        links=[("Whole system", lambda: f"{_same_host(order_service_port())}system")],
+        links=[("Whole system", lambda: f"{page_address(ORCHESTRATOR)}system")],
         renderer=RENDERER,
         install=INSTALL,
     )
 
 
 def docs_address(service: str) -> str:
-    """Where the service's site is for whoever sends the request that is being answered.
-
-    The host is the one that they asked: it may be ``localhost``, or another name of this machine.
-    """
-    return _same_host(docs_ports(SERVICES)[service])
-
-
-def _same_host(port: int) -> str:
-    host = urlsplit(request.host_url).hostname or HOST
-    return f"{request.scheme}://{_bracketed(host)}:{port}/"
+    """Where the service's site is for whoever sends the request that is being answered."""
+    return same_host(docs_ports(SERVICES)[service])
 
 
 # ---- several applications in one server -----------------------------------------------------------
@@ -102,13 +93,8 @@ def _same_host(port: int) -> str:
 
 def sockets(host: str, ports: Iterable[int]) -> str:
     """What waitress is to listen on."""
-    shown = _bracketed(host)
+    shown = bracketed(host)
     return " ".join(f"{shown}:{port}" for port in ports)
-
-
-def _bracketed(host: str) -> str:
-    """As an address has it: that of IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def by_port(apps: Mapping[int, Any]) -> Any:

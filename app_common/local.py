@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from app_common.migrate import DEFAULT_DATABASE, migrate
-from app_common.running import HOST, SERVICES, CannotRun, check_ports, commands
-from app_common.settings import DATABASE_VARIABLE, SettingError, order_service_port, page_settings
+from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_ports, commands
+from app_common.settings import DATABASE_VARIABLE, SettingError, operators, page_ports, page_settings
 from sagas_framework import SagasError
 
 RESTAURANT_TIMEOUT: Final = "15"
@@ -31,9 +31,9 @@ def main() -> int:
     os.environ.setdefault(DATABASE_VARIABLE, DEFAULT_DATABASE)
     os.environ.setdefault("RESTAURANT_TIMEOUT", RESTAURANT_TIMEOUT)
     try:
-        port = order_service_port()
+        ports = page_ports()
         check_ports()
-        page_settings()  # now, while nothing runs, rather than in the process that needs them
+        page_settings(), operators()  # now, while nothing runs, rather than in the process that needs them
         for service in SERVICES:
             migrate(service)
     except KeyboardInterrupt:
@@ -41,8 +41,8 @@ def main() -> int:
     except (CannotRun, SettingError, SagasError) as error:
         print(error, file=sys.stderr)
         return 1
-    processes = {name: [sys.executable, *command] for name, command in commands(HOST, port).items()}
-    return run(processes, f"The order platform runs: http://{HOST}:{port}/   Ctrl-C stops it.")
+    processes = {name: [sys.executable, *command] for name, command in commands(HOST, ports).items()}
+    return run(processes, f"The order platform runs: http://{HOST}:{ports[ORCHESTRATOR]}/   Ctrl-C stops it.")
 
 
 # ---- processes ------------------------------------------------------------------------------------

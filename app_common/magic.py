@@ -18,6 +18,9 @@ LOWEST_CORRECT_CONSUMER_ID: Final = 50
 CARD_LIMIT: Final = Decimal(50)
 """The accounting service refuses this amount and every higher one."""
 
+DECLINED_CUSTOMER: Final = "Penniless Pat"
+"""The payment provider charges nothing to this customer, in whatever letters the name is written."""
+
 INCORRECT_QUANTITY: Final = 100500
 """The orchestrator's own code raises on an order for this many of a dish."""
 

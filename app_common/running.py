@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import importlib
 import socket
+from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final
 
-from app_common.settings import docs_port_variable, docs_ports, order_service_port
+from app_common.settings import PAGES, docs_port_variable, docs_ports, page_ports, port_variable
 
 ORCHESTRATOR: Final = "order_service"
-PARTICIPANTS: Final = ("consumer_service", "restaurant_service", "accounting_service")
+PARTICIPANTS: Final = (
+    "consumer_service",
+    "restaurant_service",
+    "accounting_service",
+    "inventory_service",
+    "delivery_service",
+    "notification_service",
+)
 SERVICES: Final = (ORCHESTRATOR, *PARTICIPANTS)
+PAGED: Final = tuple(PAGES)
+"""The services with pages of their own; the orchestrator's are the homepage."""
 HOST: Final = "127.0.0.1"
 
 
@@ -19,21 +29,30 @@ class CannotRun(Exception):
     """The application cannot run as things are; the message says what to do."""
 
 
-def commands(host: str, port: int) -> dict[str, list[str]]:
+def commands(host: str, ports: Mapping[str, int]) -> dict[str, list[str]]:
     """What is run, by name, as arguments for Python: alike with ``make local`` and with Docker Compose.
 
     Args:
-        host: that the homepage listens on.
+        host: that the pages listen on.
+        ports: of the services with pages.
     """
-    web = ["waitress", "--host", host, "--port", str(port), "--call", f"{ORCHESTRATOR}.web:create_app"]
     worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     return {
-        "web": ["-m", *web],
+        **{web_name(service): _waitress(service, host, ports[service]) for service in PAGED},
         "docs": ["-m", "app_common.docs_sites", "--host", host],
         # Solo: the orchestrator's threads do not go together with a pool that forks.
         "order": [*_celery(ORCHESTRATOR), "--pool", "solo", *worker],
         **{_short(service): [*_celery(service), "--concurrency", "2", *worker] for service in PARTICIPANTS},
     }
+
+
+def web_name(service: str) -> str:
+    """What the process is called that serves the service's pages: ``web`` serves the homepage."""
+    return "web" if service == ORCHESTRATOR else f"{_short(service)}-web"
+
+
+def _waitress(service: str, host: str, port: int) -> list[str]:
+    return ["-m", "waitress", "--host", host, "--port", str(port), "--call", f"{service}.web:create_app"]
 
 
 def _celery(service: str) -> list[str]:
@@ -42,6 +61,11 @@ def _celery(service: str) -> list[str]:
 
 def _short(service: str) -> str:
     return service.removesuffix("_service")
+
+
+def web_application(service: str) -> Any:
+    """The service's web application, as WSGI knows it."""
+    return importlib.import_module(f"{service}.web").create_app()
 
 
 def worker_module(service: str) -> Any:
@@ -58,14 +82,14 @@ def upgrade(service: str) -> list[str]:
 
 
 def check_ports() -> None:
-    """See that nobody listens on the ports of the homepage and of the docs sites.
+    """See that nobody listens on the ports of the pages and of the docs sites.
 
     Raises:
         CannotRun: somebody does.
         SettingError: a variable has a wrong value.
     """
     docs = {docs_port_variable(service): port for service, port in docs_ports(SERVICES).items()}
-    ports = {"ORDER_SERVICE_PORT": order_service_port()} | docs
+    ports = {port_variable(service): port for service, port in page_ports().items()} | docs
     for variable, port in ports.items():
         another = next(another for another in count(port + 1) if another not in ports.values())
         _check_port(port, f"{variable}={another}")

@@ -6,9 +6,14 @@
 | `CELERY_RESULT_BACKEND` | none | where a saga's outcome is also stored as a Celery result |
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
-| `COMMAND_BATCH` | none: one by one | how many commands a service handles in one transaction, at most |
+| `COMMAND_BATCH` | none: as Celery tasks | how many commands a service handles in one transaction, at most |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
+| `NOTIFICATION_SERVICE_PORT` | 3001 | of the notifications' page |
+| `INVENTORY_SERVICE_PORT` | 3002 | of the stock's page |
+| `DELIVERY_SERVICE_PORT` | 3004 | of the shipping's page |
 | `ORDER_SERVICE_DOCS_PORT`, `CONSUMER_SERVICE_DOCS_PORT`, ... | 8081, 8082, ... | of their docs sites |
+| `OPERATOR_TOKENS` | none | who may change stock and shipping: `ann:<token>,ben:<token>` |
+| `LOW_STOCK` | 3 | an item of which fewer are left is low |
 | `ORDER_SERVICE_OPERATORS` | none | names, with commas between, of those who may act on sagas on the pages |
 | `ORDER_SERVICE_SECRET_KEY` | none | signs the forms of the pages; needed with operators |
 | `DEMO_DATA` | `var/demo` | folder of the demo's databases and log |
@@ -17,7 +22,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -27,10 +32,21 @@ from typing import Final
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app_common.people import SHORTEST_TOKEN, People
+
 DEFAULT_BROKER: Final = "amqp://rabbitmq:rabbitmq@localhost//"
 DEFAULT_STEP_TIMEOUT: Final = "300"
 FIRST_DOCS_PORT: Final = 8081
 DATABASE_VARIABLE: Final = "APP_SQLALCHEMY_DATABASE_URI"
+OPERATOR_TOKENS: Final = "OPERATOR_TOKENS"
+PAGES: Final = {
+    "order_service": 5000,
+    "notification_service": 3001,
+    "inventory_service": 3002,
+    "delivery_service": 3004,
+}
+"""The default ports of the services that have pages of their own."""
+DEFAULT_LOW_STOCK: Final = "3"
 
 
 class SettingError(ValueError):
@@ -45,7 +61,7 @@ class SettingError(ValueError):
 class ServiceSettings:
     """What a service's worker needs to know. `database` is an SQLAlchemy URL.
 
-    `command_batch`: how many commands it handles in one transaction, at most; None: one by one.
+    `command_batch`: how many commands it handles in one transaction, at most; None: as Celery tasks.
     """
 
     database: str
@@ -118,13 +134,72 @@ def page_settings(environ: Mapping[str, str] = os.environ) -> PageSettings:
     return PageSettings(operators, secret_key)
 
 
+def operators(environ: Mapping[str, str] = os.environ) -> People:
+    """Who may change stock and shipping.
+
+    Raises:
+        SettingError: the tokens cannot be used.
+    """
+    return people(OPERATOR_TOKENS, environ)
+
+
+def people(variable: str, environ: Mapping[str, str] = os.environ) -> People:
+    """People with their tokens, from a variable like ``ann:<token>,ben:<token>``.
+
+    Raises:
+        SettingError: one has no name or no token, or two have the same, or a token can be guessed.
+    """
+    example = "ann:$(openssl rand -hex 16)"
+    tokens: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, (environ.get(variable) or "").split(","))):
+        name, _, token = (part.strip() for part in entry.partition(":"))
+        if not (name and token):
+            raise SettingError(variable, "has an entry that is no name with a token", example)
+        if not (name.isprintable() and token.isascii() and token.isprintable()):
+            raise SettingError(variable, "has signs that no name or token can have", example)
+        if len(token) < SHORTEST_TOKEN:
+            raise SettingError(variable, f"has a token of fewer than {SHORTEST_TOKEN} characters", example)
+        if name in tokens or token in tokens.values():
+            raise SettingError(variable, "has a name or a token twice", example)
+        tokens[name] = token
+    return People(tokens)
+
+
+def low_stock(environ: Mapping[str, str] = os.environ) -> int:
+    """An item of which fewer than this are left is low.
+
+    Raises:
+        SettingError: it is no number from 0 to 1,000,000.
+    """
+    value = environ.get("LOW_STOCK") or DEFAULT_LOW_STOCK
+    if not (value.isascii() and value.isdecimal() and int(value) <= 1_000_000):
+        raise SettingError(
+            "LOW_STOCK", f"is {value!r}, not a number of items from 0 to 1000000", DEFAULT_LOW_STOCK
+        )
+    return int(value)
+
+
 def order_service_port(environ: Mapping[str, str] = os.environ) -> int:
     """The port of the homepage.
 
     Raises:
         SettingError: it is no port.
     """
-    return _port("ORDER_SERVICE_PORT", "5000", environ)
+    return _port(port_variable("order_service"), str(PAGES["order_service"]), environ)
+
+
+def page_ports(environ: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """The ports of the services' own pages, by service: the homepage's first.
+
+    Raises:
+        SettingError: one is no port, or another one's.
+    """
+    return _ports({port_variable(service): default for service, default in PAGES.items()}, PAGES, {}, environ)
+
+
+def port_variable(service: str) -> str:
+    """The variable that sets the port of the service's pages."""
+    return f"{service.upper()}_PORT"
 
 
 def docs_ports(services: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, int]:
@@ -136,18 +211,11 @@ def docs_ports(services: Sequence[str], environ: Mapping[str, str] = os.environ)
     Raises:
         SettingError: one is no port, or another one's.
     """
-    homepage = order_service_port(environ)
-    taken = {homepage: "ORDER_SERVICE_PORT"}
-    ports = {}
-    for number, service in enumerate(services):
-        variable, default = docs_port_variable(service), FIRST_DOCS_PORT + number
-        port = _port(variable, str(default), environ)
-        if port in taken:
-            free = next(free for free in count(default) if free not in taken)
-            raise SettingError(variable, f"is {port}, which {taken[port]} is, too", str(free))
-        taken[port] = variable
-        ports[service] = port
-    return ports
+    taken = {port: port_variable(service) for service, port in page_ports(environ).items()}
+    defaults = {
+        docs_port_variable(service): FIRST_DOCS_PORT + number for number, service in enumerate(services)
+    }
+    return _ports(defaults, services, taken, environ)
 
 
 def docs_port_variable(service: str) -> str:
@@ -212,6 +280,29 @@ def _port(variable: str, default: str, environ: Mapping[str, str]) -> int:
     if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
         raise SettingError(variable, f"is {value!r}, not a port from 1 to 65535", default)
     return int(value)
+
+
+def _ports(
+    defaults: Mapping[str, int], services: Iterable[str], taken: Mapping[int, str], environ: Mapping[str, str]
+) -> dict[str, int]:
+    """The ports of the services, by service.
+
+    Args:
+        defaults: by variable, in the order of the services.
+        taken: the variables of the ports that something else has.
+
+    Raises:
+        SettingError: one is no port, or another one's.
+    """
+    known, ports = dict(taken), {}
+    for service, (variable, default) in zip(services, defaults.items(), strict=True):
+        port = _port(variable, str(default), environ)
+        if port in known:
+            free = next(free for free in count(default) if free not in known)
+            raise SettingError(variable, f"is {port}, which {known[port]} is, too", str(free))
+        known[port] = variable
+        ports[service] = port
+    return ports
 
 
 def _seconds(variable: str, environ: Mapping[str, str]) -> timedelta:

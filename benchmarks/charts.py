@@ -1,4 +1,4 @@
-"""Bar charts as SVG, written by hand: a few figures need no plotting library.
+"""Bar charts and line charts as SVG, written by hand: a few figures need no plotting library.
 
 They have a background and text of their own, so that they can be read on light and dark pages alike.
 """
@@ -119,3 +119,50 @@ class Chart:
 
     def _colour(self, name: str) -> str:
         return _COLOURS[self._names.index(name) % len(_COLOURS)]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines over time, from 0 up, each `(x, y)` points in their order; a legend says which is which."""
+
+    title: str
+    unit: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+
+    def svg(self) -> str:
+        """The picture."""
+        high, left, right, below = 320, 60, 20, 40
+        points = [point for line in self.lines.values() for point in line]
+        top_x, top_y = (max((point[place] for point in points), default=1.0) or 1.0 for place in (0, 1))
+        wide, tall = WIDTH - left - right, high - _TOP - 24 - below
+
+        def place(point: tuple[float, float]) -> str:
+            return f"{left + point[0] / top_x * wide:.1f} {_TOP + 24 + tall - point[1] / top_y * tall:.1f}"
+
+        title = escape(self.title)
+        axes = "L".join(place(point) for point in ((0, top_y), (0, 0), (top_x, 0)))
+        drawn = [
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{high}" '
+                f'viewBox="0 0 {WIDTH} {high}" role="img" font-family="sans-serif" font-size="13">'
+            ),
+            f"<title>{title}</title>",
+            f'<rect width="{WIDTH}" height="{high}" fill="#ffffff"/>',
+            f'<text x="16" y="28" font-size="16" font-weight="bold" fill="#222222">{title}</text>',
+            f'<text x="16" y="46" fill="#555555">{escape(self.unit)}</text>',
+            f'<path d="M{axes}" fill="none" stroke="#222222"/>',
+            f'<text x="{left - 6}" y="{_TOP + 32}" text-anchor="end" fill="#222222">{top_y:.4g}</text>',
+            f'<text x="{left - 6}" y="{_TOP + 28 + tall}" text-anchor="end" fill="#222222">0</text>',
+            f'<text x="{WIDTH - right}" y="{high - 16}" text-anchor="end" fill="#222222">{top_x:.3g}</text>',
+        ]
+        x = 200.0
+        for number, (name, line) in enumerate(self.lines.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            path = "L".join(place(point) for point in line)
+            drawn.append(
+                f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>' if line else ""
+            )
+            drawn.append(f'<rect x="{x:g}" y="17" width="12" height="12" fill="{colour}"/>')
+            drawn.append(f'<text x="{x + 17:g}" y="28" fill="#222222">{escape(name)}</text>')
+            x += 34 + 7.2 * len(name)
+        return "\n".join([*filter(None, drawn), "</svg>", ""])

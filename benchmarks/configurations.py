@@ -14,6 +14,8 @@ _WORKER: Final = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING
 _TIMEOUTS: Final = dict.fromkeys(("CONSUMER_TIMEOUT", "RESTAURANT_TIMEOUT", "ACCOUNTING_TIMEOUT"), "300")
 
 _BATCHES: Final = {"COMMAND_BATCH": "200"}
+_ONE_BY_ONE: Final = {"COMMAND_BATCH": "1"}
+_SOLO: Final = ("--pool", "solo")
 
 
 def services(
@@ -69,8 +71,10 @@ EMBEDDED: Final = System(
 )
 
 CONFIGURATIONS: Final = {
-    "batched": services("batched participants", participant=("--pool", "solo"), environment=_BATCHES),
+    "batched": services("batched participants", participant=_SOLO, environment=_BATCHES),
+    "one-by-one": services("participants one by one", participant=_SOLO, environment=_ONE_BY_ONE),
     "plain": services("plain participants"),
+    "plain-solo": services("plain participants, solo pool", participant=_SOLO),
     "plain-2": services("plain participants, 2 orchestrators", orchestrators=2),
     "plain-3": services("plain participants, 3 orchestrators", orchestrators=3),
     "embedded": EMBEDDED,

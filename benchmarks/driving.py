@@ -47,7 +47,7 @@ class Driven(Protocol):
 
 def serve(driven: Driven) -> None:
     """Answer until the standard input ends."""
-    answers = _own_stdout()
+    answers = own_stdout()
     answers.write('{"ready": true}\n')
     for line in sys.stdin:
         asked = json.loads(line)
@@ -68,7 +68,7 @@ def _answer(driven: Driven, asked: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": each}
 
 
-def _own_stdout() -> IO[str]:
+def own_stdout() -> IO[str]:
     """The standard output for answers alone; whatever a library prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -139,6 +139,14 @@ class Driver:
         """
         answer = self._ask({"each": count, "declined": declined}, within)
         return [float(seconds) for seconds in answer["seconds"]]
+
+    def steady(self, rate: float, seconds: float, *, within: float) -> dict[str, Any]:
+        """Have so many sagas a second started for so long; see `benchmarks.steady`.
+
+        Raises:
+            DriverFailed: it was not done in time.
+        """
+        return self._ask({"rate": rate, "seconds": seconds}, within)
 
     def _ask(self, question: dict[str, Any], within: float) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -172,12 +172,15 @@ class DatabaseMeter:
         statements: dict[str, tuple[int, float]] = {}
         if self._counts_statements:
             rows = self._connection.execute(
-                "SELECT s.query, sum(s.calls)::bigint, sum(s.total_exec_time) FROM pg_stat_statements AS s "
+                "SELECT s.query, sum(s.calls)::bigint, sum(s.total_exec_time), "
+                "sum(s.shared_blks_hit + s.shared_blks_read)::bigint FROM pg_stat_statements AS s "
                 "JOIN pg_database AS d ON d.oid = s.dbid "
                 "WHERE starts_with(d.datname, %s) AND s.query !~ %s GROUP BY s.query",
                 [self._name, f"{re.escape(UNCOUNTED)}|pg_stat_statements"],
             )
-            statements = {text: (calls, spent) for text, calls, spent in rows}
+            found = rows.fetchall()
+            statements = {text: (calls, spent) for text, calls, spent, _ in found}
+            counters["buffers"] = float(sum(buffers for *_, buffers in found))
             counters["statements"] = float(sum(calls for calls, _ in statements.values()))
         return counters, statements
 

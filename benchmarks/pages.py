@@ -37,13 +37,14 @@ BROWSER: Final = {"Accept": "text/html"}
 # about 1 kB, as the order platform has them. Ids begin with their time, as those of real sagas do.
 _FILL: Final = """
 INSERT INTO saga_instance (id, saga, version, shape, key, status, outcome, outcome_kind, state, steps,
-    revision, started, digest, created_at, updated_at, ended_at, due_at, cause, waits_for, waits_since)
+    revision, started, digest, created_at, updated_at, ended_at, due_at, cause, waits_for, waits_since,
+    stuck_for, late)
 SELECT
     (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
         || '8' || substr(md5(n::text), 4, 15))::uuid::text,
     'create_order', 1, 'benchmark', 'order-' || n, status,
     CASE WHEN kind IS NOT NULL THEN
-        jsonb_build_object('kind', kind, 'name', 'Reason', 'message', 'why', 'step', 'authorize_card') END,
+        json_build_object('kind', kind, 'name', 'Reason', 'message', 'why', 'step', 'authorize_card') END,
     kind, state, steps, 12, true, md5(n::text), at, at,
     CASE WHEN status IN ('completed', 'compensated') THEN at + interval '1 second' END, NULL,
     CASE status WHEN 'parked' THEN 'person'
@@ -51,7 +52,10 @@ SELECT
     CASE status WHEN 'parked' THEN 'create_restaurant_ticket'
         WHEN 'running' THEN 'accounting_service.authorize_card'
         WHEN 'compensating' THEN 'restaurant_service.reject_ticket' END,
-    CASE WHEN status IN ('parked', 'running', 'compensating') THEN at END
+    CASE WHEN status IN ('parked', 'running', 'compensating') THEN at END,
+    CASE status WHEN 'parked' THEN 'create_restaurant_ticket'
+        WHEN 'running' THEN 'accounting_service.authorize_card'
+        WHEN 'compensating' THEN 'restaurant_service.reject_ticket' END, false
 FROM (
     SELECT n, now() - (%(sagas)s - n) * interval '1 second' AS at,
         CASE WHEN n %% 1000 < 750 THEN 'completed' WHEN n %% 1000 < 975 THEN 'compensated'
@@ -61,7 +65,7 @@ FROM (
             (ARRAY['refused', 'failed', 'cancelled', 'expired'])[1 + n %% 4]
             WHEN n %% 1000 < 995 THEN NULL ELSE 'refused' END AS kind
     FROM generate_series(1, %(sagas)s) AS n
-) AS made, (SELECT %(state)s::jsonb AS state, %(steps)s::jsonb AS steps) AS bodies
+) AS made, (SELECT %(state)s::json AS state, %(steps)s::json AS steps) AS bodies
 """
 
 _PATHS: Final = {
@@ -73,6 +77,7 @@ _PATHS: Final = {
     "by key": "/sagas/?key=order-123456",
     "by a key that is not there": "/sagas/?key=nobody",
     "by outcome": "/sagas/?status=all&outcome=cancelled",
+    "by what it waits for": "/sagas/?waits=accounting_service.authorize_card",
     "older than a day": "/sagas/?status=all&older=1d",
     "what is stuck": "/sagas/stuck",
 }

@@ -69,12 +69,12 @@ def run(systems: Sequence[System | NotMeasured], given: argparse.Namespace) -> i
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made is dropped also then
     load = Load(**{size.name: getattr(given, size.name) for size in fields(Load)})
     results: Path = given.results
-    _keep_former(results)
+    keep_former(results)
     failed = False
     try:
         with servers(own=given.own_servers) as found:
             described = machine.describe(found.postgres.url, found.rabbitmq.url)
-            append(results, {"at": _now(), "kind": "machine", "machine": described})
+            append(results, {"at": now(), "kind": "machine", "machine": described})
             for absent in systems:
                 if isinstance(absent, NotMeasured):
                     _note(results, 0, absent, {"kind": "missing", "why": absent.why})
@@ -115,7 +115,7 @@ def _round(results: Path, number: int, system: System, found: Servers, load: Loa
 
 
 def _note(results: Path, number: int, of: System | NotMeasured, record: dict[str, Any]) -> None:
-    append(results, {"at": _now(), "round": number, "system": of.name, "variant": of.variant, **record})
+    append(results, {"at": now(), "round": number, "system": of.name, "variant": of.variant, **record})
 
 
 def _brief(record: dict[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _brief(record: dict[str, Any]) -> str:
     return f"{record['kind']}: {record['per_second']:g} a second, {record['cpu_ms']:g} ms of CPU each"
 
 
-def _keep_former(results: Path) -> None:
+def keep_former(results: Path) -> None:
     """Results of a former run keep their lines, under a name with the time of that run."""
     with suppress(FileNotFoundError):
         at = datetime.fromtimestamp(results.stat().st_mtime, UTC)
@@ -135,7 +135,7 @@ def _as_name(title: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in title)
 
 
-def _now() -> str:
+def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 

@@ -22,7 +22,7 @@ from psycopg import sql
 from benchmarks.driving import Driver, DriverFailed
 from benchmarks.metering import Meter
 from benchmarks.results import percentile
-from benchmarks.systems import ROOT, Needs, Program, System
+from benchmarks.systems import ROOT, Group, Needs, Program, System
 from tests.servers import OwnPostgres, OwnRabbitmq, PostgresServer, RabbitmqServer
 
 READY_WITHIN: Final = 90.0  # seconds
@@ -70,12 +70,13 @@ class Servers:
             database = broker = None
             if Needs.POSTGRES in needs:
                 database = self.postgres.create()
-                stack.callback(_drop_all, self.postgres, database)
+                stack.callback(drop_all, self.postgres, database)
             if Needs.RABBITMQ in needs:
-                broker = self._virtual_host(stack)
+                broker = self.virtual_host(stack)
             yield Place(database, broker)
 
-    def _virtual_host(self, stack: ExitStack) -> str:
+    def virtual_host(self, stack: ExitStack) -> str:
+        """An empty one, dropped when the stack is left; its address."""
         if isinstance(self.rabbitmq, OwnRabbitmq):
             self.rabbitmq.reset()
             return self.rabbitmq.url
@@ -122,7 +123,7 @@ def servers(*, own: bool) -> Iterator[Servers]:
         yield Servers(PostgresServer(postgres.url), rabbitmq)
 
 
-def _drop_all(server: PostgresServer, database: str) -> None:
+def drop_all(server: PostgresServer, database: str) -> None:
     """Drop the database and those of services beside it."""
     name = urlsplit(database).path[1:]
     with psycopg.connect(server.url, autocommit=True) as connection:
@@ -149,7 +150,7 @@ def measure(system: System, servers: Servers, load: Load, logs: Path) -> list[di
         folder = Path(tempfile.mkdtemp(prefix="sagas_benchmark_"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         place = stack.enter_context(servers.place(system.needs))
-        running = stack.enter_context(_Running(system, place, folder, logs))
+        running = stack.enter_context(Running(system, place, folder, logs))
         try:
             running.start()
             return list(_measurements(running, place, load))
@@ -157,7 +158,7 @@ def measure(system: System, servers: Servers, load: Load, logs: Path) -> list[di
             raise CannotMeasure(f"{system.title}: {error}\n{running.last_words()}") from None
 
 
-def _measurements(running: _Running, place: Place, load: Load) -> Iterator[dict[str, Any]]:
+def _measurements(running: Running, place: Place, load: Load) -> Iterator[dict[str, Any]]:
     driver = running.driver
     within = ENDED_WITHIN
     driver.batch(load.warm, declined=False, within=within)
@@ -186,11 +187,12 @@ def _measurements(running: _Running, place: Place, load: Load) -> Iterator[dict[
         }
 
 
-class _Running:
+class Running:
     """The processes of a system. Use as a context manager; each leads a session of its own."""
 
     def __init__(self, system: System, place: Place, folder: Path, logs: Path) -> None:
         self._system = system
+        self.place = place
         self._folder = folder
         self._logs = logs
         self._environment = {
@@ -201,7 +203,7 @@ class _Running:
         }
         self._started: list[tuple[Program, subprocess.Popen[bytes]]] = []
 
-    def __enter__(self) -> _Running:
+    def __enter__(self) -> Running:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -239,6 +241,28 @@ class _Running:
         for program, process in self._started:
             found.setdefault(program.group.value, []).append(process.pid)
         return found
+
+    def said(self, *arguments: str, within: float) -> str:
+        """What another program of the system's Python prints, in the system's environment.
+
+        Raises:
+            CannotMeasure: it failed, or did not end in time (seconds).
+        """
+        program = Program(Group.DRIVER, arguments)
+        try:
+            done = subprocess.run(
+                self._command(program),
+                env=self._environ(program),
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=within,
+            )
+        except subprocess.TimeoutExpired:
+            raise CannotMeasure(f"{' '.join(arguments)} did not end within {within:g} s") from None
+        if done.returncode:
+            raise CannotMeasure(f"{' '.join(arguments)} failed: {done.stderr}")
+        return done.stdout
 
     def last_words(self, lines: int = 15) -> str:
         """The ends of the logs of those that have ended."""

@@ -23,7 +23,7 @@ participant = Participant(
 )
 
 
-@participant.handles(VerifyConsumerDetails)
+@participant.handles(VerifyConsumerDetails, loads=lambda command: (Consumer, command.consumer_id))
 def verify_consumer_details(command: VerifyConsumerDetails, context: Context) -> None:
     """Say whether the consumer may order, and remember those who may.
 

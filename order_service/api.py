@@ -6,13 +6,11 @@ import re
 from typing import Final
 
 from flask import Response, jsonify, request, url_for
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from order_service.errors import Refusal
+from app_common.web.answers import body
+from app_common.web.errors import Refusal
 from order_service.orders import NewOrder, Placed, describe_order, place
 
-LARGEST_BODY: Final = 64 * 1024
-"""Bytes of a request; the longest order of plain letters has about 25,000."""
 LONGEST_KEY: Final = 200
 """Characters of an idempotency key."""
 
@@ -31,10 +29,7 @@ def take_order() -> Response:
     sites only after asking us (OPTIONS), and we allow it to nobody. There is no cookie to misuse either.
     """
     key = idempotency_key()
-    if not request.is_json:
-        told = f"Content-Type is {request.mimetype}" if request.mimetype else "There is no Content-Type"
-        raise Refusal(415, f"{told}; an order is JSON", "Send it with Content-Type: application/json")
-    return accepted(place(NewOrder.model_validate_json(_body()), key))
+    return accepted(place(body(NewOrder, "an order", "Make more than one order of it"), key))
 
 
 def accepted(placed: Placed) -> Response:
@@ -94,16 +89,6 @@ def _bad_key(problem: str) -> Refusal:
         f"Make one key for each order, such as a UUID, and send it with every try: "
         f'{_KEY_HEADER}: "8e03978e-40d5-43e8-bc93-6894a57f9324"',
     )
-
-
-def _body() -> bytes:
-    request.max_content_length = LARGEST_BODY
-    try:
-        return request.get_data()
-    except RequestEntityTooLarge:
-        raise Refusal(
-            413, f"The body has more than {LARGEST_BODY} bytes", "Make more than one order of it"
-        ) from None
 
 
 def _links(order_id: int, saga_id: str) -> dict[str, str]:

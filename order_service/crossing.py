@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from order_service.errors import Refusal
+from app_common.web.errors import Refusal
 from sagas_framework.console import foreign_origin
 
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app_common.messaging.restaurant_service_messaging import OrderItem as TicketItem
 from app_common.money import CENT, Amount
+from app_common.texts import Name
 from order_service.models import Order, OrderItem
 from order_service.orchestrator import sagas
 from order_service.sagas.create_order import CreateOrderSaga, CreateOrderState
 from sagas_framework import Filter, reading
-
-
-def _no_controls(text: str) -> str:
-    """PostgreSQL does not store a NUL, and no kitchen wants the others on its ticket."""
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        raise ValueError("a control character, such as a line break, cannot be in it")
-    return text
 
 
 def _in_cents(amount: Decimal) -> Decimal:
@@ -43,7 +37,7 @@ class Line(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_controls)]
+    name: Name
     quantity: Id
 
 
@@ -92,6 +86,9 @@ class KeyReused(Exception):
 
 # ---- taking ---------------------------------------------------------------------------------------
 
+_ORDERS: Final = insert(Order).returning(Order.id, sort_by_parameter_order=True)
+_ITEMS: Final = insert(OrderItem).inline()  # nobody asks for their ids
+
 
 def place(new: NewOrder, key: str | None = None) -> Placed:
     """Take an order and start its saga. No step of it runs here.
@@ -103,42 +100,59 @@ def place(new: NewOrder, key: str | None = None) -> Placed:
     Raises:
         KeyReused: the key was used for another order.
     """
-    if key is None:
-        return _take(new, None)
-    placed = _placed_with(key, new)
-    if placed is not None:
+    if key is not None and (placed := _placed_with(key, new)) is not None:
         return placed
     try:
         return _take(new, key)
     except IntegrityError:
         # Somebody else was quicker. The database told us when they had committed, not before.
-        placed = _placed_with(key, new)
-        if placed is None:
+        if key is None or (placed := _placed_with(key, new)) is None:
             raise  # it was not for the key
         return placed
 
 
+def place_many(orders: Sequence[NewOrder]) -> Sequence[Placed]:
+    """Take all of these orders in one transaction, and start their sagas; in the order of `orders`."""
+    return _take_all([(new, None) for new in orders])
+
+
 def _take(new: NewOrder, key: str | None) -> Placed:
-    with Session(sagas.engine) as session, session.begin():
-        order = Order(
-            consumer_id=new.consumer_id,
-            card_id=new.card_id,
-            price=new.price,
-            idempotency_key=key,
-            request_digest=None if key is None else new.digest,
-            items=[OrderItem(name=line.name, quantity=line.quantity) for line in new.items],
-        )
-        session.add(order)
-        session.flush()  # the database gives the id, or refuses the key
-        state = CreateOrderState(
-            order_id=order.id,
-            consumer_id=new.consumer_id,
-            card_id=new.card_id,
-            amount=new.price,
-            items=[TicketItem(name=line.name, quantity=line.quantity) for line in new.items],
-        )
-        run = sagas.start(CreateOrderSaga, state, key=_saga_key(order.id), session=session)
-        return Placed(order.id, run.id)
+    return _take_all([(new, key)])[0]
+
+
+def _take_all(orders: Sequence[tuple[NewOrder, str | None]]) -> Sequence[Placed]:
+    """Take orders, each with its idempotency key."""
+    rows = [
+        {
+            **new.model_dump(include={"consumer_id", "card_id", "price"}),
+            "idempotency_key": key,
+            "request_digest": None if key is None else new.digest,
+        }
+        for new, key in orders
+    ]
+    with sagas.engine.begin() as connection:
+        # The database gives the ids, or refuses a key.
+        ids = connection.execute(_ORDERS, rows).scalars().all()
+        numbered = [(number, new) for number, (new, _) in zip(ids, orders, strict=True)]
+        items = [
+            {"order_id": number, "name": line.name, "quantity": line.quantity}
+            for number, new in numbered
+            for line in new.items
+        ]
+        connection.execute(_ITEMS, items)
+        starts = [(_saga_key(number), _state(number, new)) for number, new in numbered]
+        runs = sagas.start_many(CreateOrderSaga, starts, session=connection)
+    return [Placed(number, run.id) for number, run in zip(ids, runs, strict=True)]
+
+
+def _state(number: int, new: NewOrder) -> CreateOrderState:
+    return CreateOrderState(
+        order_id=number,
+        consumer_id=new.consumer_id,
+        card_id=new.card_id,
+        amount=new.price,
+        items=[TicketItem(name=line.name, quantity=line.quantity) for line in new.items],
+    )
 
 
 def _placed_with(key: str, new: NewOrder) -> Placed | None:

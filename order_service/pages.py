@@ -7,9 +7,9 @@ from typing import Any, Final
 from flask import Response, jsonify, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
+from app_common.web.errors import Refusal
 from order_service.api import accepted, idempotency_key
 from order_service.crossing import refuse_other_sites
-from order_service.errors import Refusal
 from order_service.launches import COMPENSATED, COMPLETED, ENDS, LAUNCHES, PARKED, Launch, preview
 from order_service.orchestrator import sagas
 from order_service.orders import place

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, url_for
+from flask import Flask, url_for
 
 from app_common.settings import page_settings
+from app_common.web.app import TITLE, harden, links
+from app_common.web.health import Healthz
 from order_service import api, pages
 from order_service.errors import add_error_handlers
-from order_service.health import Healthz
 from order_service.launches import LAUNCHES
 from order_service.orchestrator import sagas
 from order_service.system import described_at, show_system
@@ -24,9 +25,9 @@ def create_app() -> Flask:
         console(
             sagas,
             operators=settings.operators or None,
-            title="Order platform",
+            title=TITLE,
             links=[("Home", lambda: url_for("homepage"))],
-            more_links=[("System", lambda: url_for("show_system"))],
+            more_links=[*links().items(), ("System", lambda: url_for("show_system"))],
             described_at=described_at,
         ),
         url_prefix="/sagas",
@@ -40,17 +41,7 @@ def create_app() -> Flask:
     app.add_url_rule("/orders", view_func=api.take_order, methods=["POST"])
     app.add_url_rule("/orders/<order_id>", view_func=api.show_order)
     app.add_url_rule("/ping", view_func=api.ping)
-    app.add_url_rule("/healthz", "healthz", view_func=Healthz(sagas))
+    app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_sagas(sagas))
     add_error_handlers(app)
-    app.after_request(_harden)
+    app.after_request(harden)
     return app
-
-
-def _harden(response: Response) -> Response:
-    """Nothing of a page comes from elsewhere or is sent there, and no other page shows ours in a frame."""
-    response.headers.setdefault(
-        "Content-Security-Policy",
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    )
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    return response

@@ -8,8 +8,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from sqlalchemy import select
-
 from app_common.magic import FAILED_APPROVALS, FAILED_REJECTIONS, Dish
 from app_common.messaging.restaurant_service_messaging import (
     ApproveTicket,
@@ -23,7 +21,7 @@ from app_common.messaging.restaurant_service_messaging import (
 )
 from app_common.settings import service_settings
 from restaurant_service.models import Ticket, TicketStatus
-from sagas_framework import Context, Participant, Unavailable, Undo
+from sagas_framework import Context, Later, Participant, Unavailable, Undo
 
 settings = service_settings("restaurant_service")
 participant = Participant(
@@ -32,7 +30,7 @@ participant = Participant(
 
 
 @participant.handles(CreateTicket)
-def create_ticket(command: CreateTicket, context: Context) -> TicketCreated:
+def create_ticket(command: CreateTicket, context: Context) -> Later[TicketCreated]:
     """Open a ticket that the kitchen must not cook yet.
 
     CREATE_PENDING is the semantic lock; `ApproveTicket` or `RejectTicket` lifts it.
@@ -48,20 +46,20 @@ def create_ticket(command: CreateTicket, context: Context) -> TicketCreated:
         raise RestaurantClosed(f"The restaurant is closed when {Dish.OFF_HOURS} is served")
     ticket = Ticket.open(context.key, command.order_id, command.customer_id, command.items)
     context.session.add(ticket)
-    context.session.flush()  # the database gives the id
-    return TicketCreated(ticket_id=ticket.id)
+    return lambda: TicketCreated(ticket_id=ticket.id)  # the database gives the id
 
 
-@participant.undoes(RejectTicket)
+@participant.undoes(RejectTicket, loads=lambda command: (Ticket, command.ticket_id))
 def reject_ticket(command: RejectTicket, undo: Undo[CreateTicket]) -> None:
     """Close the ticket that the operation opened; the order's saga turned back.
 
-    It is found by the operation's key, since a saga that was never answered does not know its id.
+    Which it was the inbox knows: a saga that was never answered does not.
 
     Raises:
         KitchenOffline: at the first try, for a dish that the kitchen must be called about.
     """
-    ticket = undo.session.scalars(select(Ticket).where(Ticket.operation_key == undo.key)).one()
+    assert undo.reply is not None  # opening a ticket touches nothing outside the database
+    ticket = undo.session.get_one(Ticket, undo.reply.ticket_id)
     if ticket.has(Dish.HARD_TO_REJECT) and undo.attempt <= FAILED_REJECTIONS:
         raise OSError(f"The kitchen did not notice that ticket {ticket.id} was taken back")
     if ticket.has(Dish.NEEDS_A_CALL) and undo.attempt == 1:
@@ -69,7 +67,7 @@ def reject_ticket(command: RejectTicket, undo: Undo[CreateTicket]) -> None:
     ticket.status = TicketStatus.REJECTED
 
 
-@participant.handles(ApproveTicket)
+@participant.handles(ApproveTicket, loads=lambda command: (Ticket, command.ticket_id))
 def approve_ticket(command: ApproveTicket, context: Context) -> None:
     """Let the kitchen cook.
 

@@ -11,20 +11,26 @@ from sagas_framework.errors import (
     ConfigurationError,
     DefinitionError,
     Failure,
+    InvalidSignal,
     KeyConflict,
     SagaNotEnded,
     SagasError,
     SchemaOutdated,
+    SignalConflict,
     Unavailable,
     UnknownRun,
     UnknownSaga,
+    UnknownSignal,
 )
+
+# Telling
+from sagas_framework.events import Event
 
 # Changing
 from sagas_framework.evolution import NotMovable, Plan
 
 # Watching
-from sagas_framework.health import Checkup, check_orchestrator, check_participant
+from sagas_framework.health import Checkup, check_orchestrator, check_participant, check_subscriber
 from sagas_framework.messages import (
     Command,
     Compensation,
@@ -33,28 +39,45 @@ from sagas_framework.messages import (
     QueueType,
     Reply,
     Service,
+    Signal,
     WireProtocol,
 )
 from sagas_framework.migration import Migration
 
 # Serving
-from sagas_framework.participant import Context, Participant, Undo
-from sagas_framework.saga import NOTHING_TO_UNDO, Retry, Saga, Steps, undo_task
+from sagas_framework.outbox import publish
+from sagas_framework.participant import Context, Later, Participant, Undo
+from sagas_framework.retention import Retention
+from sagas_framework.saga import Saga, Steps, undo_task
 
 # Starting
 from sagas_framework.sagas import SagaPage, SagaRun, Sagas
+from sagas_framework.steps import (
+    COMPENSATE,
+    GO_ON,
+    NO_DEADLINE,
+    NOTHING_TO_UNDO,
+    Retry,
+    on,
+)
 from sagas_framework.storage.engine import make_engine, reading
-from sagas_framework.storage.ports import Filter, HistoryLine
+from sagas_framework.storage.ports import Became, Filter, HistoryLine, SignalRow
 from sagas_framework.storage.redis_inbox import RedisInbox
+from sagas_framework.subscriber import EventContext, Subscriber
 
 # Running
 from sagas_framework.worker.embedded import EmbeddedWorkers
 from sagas_framework.worker.orchestrating import SagaCompensated, orchestrator_app
 from sagas_framework.worker.participating import participant_app
+from sagas_framework.worker.subscribing import subscriber_app
 
 __all__ = [
+    "COMPENSATE",
+    "GO_ON",
     "NOTHING_TO_UNDO",
+    "NO_DEADLINE",
     "Act",
+    "Became",
     "Checkup",
     "Command",
     "Compensation",
@@ -62,10 +85,14 @@ __all__ = [
     "Context",
     "DefinitionError",
     "EmbeddedWorkers",
+    "Event",
+    "EventContext",
     "Failure",
     "Filter",
     "HistoryLine",
+    "InvalidSignal",
     "KeyConflict",
+    "Later",
     "Message",
     "Migration",
     "NotMovable",
@@ -78,6 +105,7 @@ __all__ = [
     "QueueType",
     "RedisInbox",
     "Reply",
+    "Retention",
     "Retry",
     "Saga",
     "SagaCompensated",
@@ -89,18 +117,27 @@ __all__ = [
     "SagasError",
     "SchemaOutdated",
     "Service",
+    "Signal",
+    "SignalConflict",
+    "SignalRow",
     "Status",
     "Steps",
+    "Subscriber",
     "Unavailable",
     "Undo",
     "UnknownRun",
     "UnknownSaga",
+    "UnknownSignal",
     "WireProtocol",
     "check_orchestrator",
     "check_participant",
+    "check_subscriber",
     "make_engine",
+    "on",
     "orchestrator_app",
     "participant_app",
+    "publish",
     "reading",
+    "subscriber_app",
     "undo_task",
 ]

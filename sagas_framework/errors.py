@@ -71,6 +71,33 @@ class KeyConflict(SagasError):
         self.first_id = first_id
 
 
+class UnknownSignal(SagasError):
+    """No step of the saga waits for this signal. Nothing was stored."""
+
+    def __init__(self, saga: str, signal: str, known: Collection[str]) -> None:
+        super().__init__(
+            f"No step of the saga {saga!r} waits for the signal {signal!r}; "
+            f"it waits for: {', '.join(known) or 'none'}."
+        )
+        self.saga = saga
+        self.signal = signal
+
+
+class InvalidSignal(SagasError):
+    """A signal does not fit its class, or cannot be stored. Nothing was stored."""
+
+
+class SignalConflict(SagasError):
+    """The id of a signal was used again, for another one. Nothing was stored."""
+
+    def __init__(self, saga: str, key: str, said_id: str, signal: str) -> None:
+        super().__init__(
+            f"The saga {saga!r} with the key {key!r} was told {signal!r} under the id {said_id!r} before, "
+            "and now something else. Use an id of its own for each signal."
+        )
+        self.said_id = said_id
+
+
 class SagaNotEnded(SagasError, TimeoutError):
     """`Sagas.wait` gave up waiting; the saga goes on."""
 

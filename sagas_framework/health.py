@@ -22,6 +22,8 @@ from sagas_framework.participant import Participant
 from sagas_framework.sagas import Sagas
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import is_refused, is_unavailable, reading
+from sagas_framework.storage.event_inbox import EventCounts, count_events, count_overdue_events
+from sagas_framework.storage.outbox import Backlog, read_backlog
 from sagas_framework.storage.ports import Beat, StoreUnavailable
 from sagas_framework.storage.reads import (
     count_open,
@@ -30,15 +32,21 @@ from sagas_framework.storage.reads import (
     read_beats,
     read_queues,
 )
+from sagas_framework.subscriber import Subscriber
 
 ALIVE_WITHIN: Final = timedelta(seconds=15)
 """Loops write down their turns every 2 s."""
 SHOWN_FOR: Final = timedelta(days=1)
 
-_ROLES: Final = {"orchestrator": ("consumer", "timekeeper"), "participant": ("participant",)}
+_ROLES: Final = {
+    "orchestrator": ("consumer", "timekeeper"),
+    "participant": ("participant",),
+    "subscriber": ("subscriber",),
+}
 _PARTS: Final = {
     "orchestrator": ("database", "orchestrator", "broker"),
     "participant": ("database", "participant"),
+    "subscriber": ("database", "subscriber"),
 }
 
 
@@ -48,7 +56,8 @@ class NoDatabase(SchemaOutdated):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a part of the service is not well: ``database``, ``orchestrator``, ``participant``, ``broker``."""
+    """Why a part of the service is not well: ``database``, ``orchestrator``, ``participant``,
+    ``subscriber``, ``broker``."""
 
     part: str
     reason: str
@@ -59,13 +68,15 @@ class Checkup:
     """What was found of one service. It is healthy when there are no `troubles`; none names a password.
 
     Args:
-        kind: ``orchestrator`` or ``participant``.
+        kind: ``orchestrator``, ``participant`` or ``subscriber``.
         address: of its database, without the password.
         warnings: what needs a person, and would not be mended by a restart.
         beats: the last turns of the loops, of the last day.
         turning: the loops that some worker turns.
         sagas: how many are ``open``, ``parked`` and ``overdue``; None if unknown, or for a participant.
         quarantined: how many messages are set aside; None if unknown.
+        outbox: what the service has published and no broker has confirmed; None if unknown.
+        events: of a subscriber, what is not over; None if unknown.
         reachable, current: whether the database answers, and has this release's schema.
     """
 
@@ -78,6 +89,8 @@ class Checkup:
     turning: set[str] = field(default_factory=set)
     sagas: dict[str, int] | None = None
     quarantined: int | None = None
+    outbox: Backlog | None = None
+    events: list[EventCounts] | None = None
     reachable: bool = False
     current: bool = False
 
@@ -111,6 +124,12 @@ class Checkup:
             "database": {"address": self.address, "reachable": self.reachable, "current": self.current},
             "sagas": self.sagas,
             "quarantine": self.quarantined,
+            "outbox": self.outbox
+            and {
+                "unsent": self.outbox.events,
+                "since": self.outbox.since and self.outbox.since.isoformat(),
+            },
+            **({} if self.events is None else {"events": [_counts_to_json(each) for each in self.events]}),
             "loops": [
                 {
                     "worker": beat.worker,
@@ -173,6 +192,23 @@ def check_participant(participant: Participant, *, worker: str | None = None) ->
     return checkup
 
 
+def check_subscriber(subscriber: Subscriber, *, worker: str | None = None) -> Checkup:
+    """See whether the events that come to this service are handled; see `check_orchestrator`.
+
+    Healthy: its database answers with this release's schema, and some consumer of events turned within 15 s.
+    """
+    worker = worker or f"{subscriber.service.name}.worker"
+    now = subscriber.clock()
+    checkup = Checkup(subscriber.service.name, "subscriber", str(subscriber.database))
+    _reach(subscriber.database, checkup, worker, now)
+    if checkup.current:
+        with _troubled(checkup), reading(subscriber.database.impatient.engine) as connection:
+            checkup.events = count_events(connection)
+            overdue = count_overdue_events(connection, now - OVERDUE_AFTER)
+        _warn_of_events(checkup, overdue, subscriber.subscriptions, worker)
+    return checkup
+
+
 def check_database(database: Database, worker: str) -> None:
     """See that the database is there, at this release's schema.
 
@@ -220,10 +256,16 @@ def _reach(database: Database, checkup: Checkup, worker: str, now: datetime) -> 
         with reading(database.impatient.engine) as connection:
             beats = read_beats(connection)
             checkup.quarantined = count_quarantined(connection)
+            checkup.outbox = read_backlog(connection)
         checkup.reachable = checkup.current = True
         roles = _ROLES[checkup.kind]
         checkup.beats = [beat for beat in beats if beat.role in roles and now - beat.turned_at <= SHOWN_FOR]
         _look_at_loops(checkup, now)
+        if (since := checkup.outbox.since) is not None and now - since > OVERDUE_AFTER:
+            checkup.warnings.append(
+                f"{_events(checkup.outbox.events)} published and not sent, the first {in_words(now - since)} "
+                "ago: does a worker run, and does it reach the broker?"
+            )
 
 
 @contextmanager
@@ -285,6 +327,35 @@ def _unattended(queues: Iterable[QueueSeen], now: datetime) -> Iterator[str]:
             since = clock_time(seen.unattended_since, now)
             waits = "1 message waits" if seen.messages == 1 else f"{seen.messages:,} messages wait"
             yield f"no worker has taken from {seen.queue} since {since}, and {waits} there"
+
+
+def _warn_of_events(
+    checkup: Checkup, overdue: Mapping[str, int], known: Collection[str], worker: str
+) -> None:
+    for count in checkup.events or ():
+        if count.parked:
+            told = f"{_events(count.parked)} parked that {count.subscriber} failed over"
+            checkup.warnings.append(f"{told}: saga -A {worker} events list --parked")
+        if count.waiting and count.subscriber not in known:
+            told = f"{_events(count.waiting)} waiting for {count.subscriber}, which {worker} has not"
+            checkup.warnings.append(f"{told}: give a function its name=, or drop them")
+        elif late := overdue.get(count.subscriber, 0):
+            told = f"{_events(late)} waiting for {count.subscriber} for more than {OVERDUE_AFTER.seconds} s"
+            checkup.warnings.append(f"{told}: it is slow, or no worker runs")
+
+
+def _counts_to_json(count: EventCounts) -> dict[str, Any]:
+    since = count.since and count.since.isoformat()
+    return {
+        "subscriber": count.subscriber,
+        "waiting": count.waiting,
+        "parked": count.parked,
+        "since": since,
+    }
+
+
+def _events(number: int) -> str:
+    return "1 event is" if number == 1 else f"{number} events are"
 
 
 def _sagas(number: int) -> str:

@@ -98,6 +98,42 @@ class Reply(Message):
     """What a command answers when it succeeded."""
 
 
+class Signal(Message):
+    """What somebody outside tells a saga that waits for it: ``class Approval(Signal, name="approval")``.
+
+    Like a reply it has no service of its own: the saga whose step waits for it says where it goes.
+
+    Raises:
+        DefinitionError: the class has no name, or one that cannot be part of a task's name.
+    """
+
+    signal_name: ClassVar[str]
+
+    def __init_subclass__(cls, *, name: str = "") -> None:
+        super().__init_subclass__()  # for type checkers; the work is done once pydantic has made the class
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if not name or len(name) > SIGNAL_NAME_LENGTH or not name.isprintable():
+            raise DefinitionError(
+                f"{cls.__name__} needs a name of up to {SIGNAL_NAME_LENGTH} characters: "
+                f'class {cls.__name__}(Signal, name="..."). '
+                "The name is written out so that renaming the class does not orphan signals that are kept."
+            )
+        cls.signal_name = name
+
+
+SIGNAL_NAME_LENGTH: Final = 100
+
+
+def signal_task(saga: str, signal: str) -> str:
+    """Name of the Celery task with which another service signals a saga, on its reply queue."""
+    return f"{saga}{SIGNAL_INFIX}{signal}"
+
+
+SIGNAL_INFIX: Final = ".signal."
+
 R = TypeVar("R", bound=Reply | None)
 C = TypeVar("C", bound="Command[Any]")
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from sagas_framework.clock import utc_now
 from sagas_framework.core.decide import DEFAULT_POLICY, decide, error_payload, storable
@@ -21,47 +21,75 @@ from sagas_framework.core.events import (
     Policy,
     Recorded,
     ReplyReceived,
+    SignalReceived,
     TimerFired,
     Unroutable,
 )
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.lost import Horizons
-from sagas_framework.core.records import replace
+from sagas_framework.core.records import copied, replace
+from sagas_framework.core.waiting import listens, waits_overdue
 from sagas_framework.errors import DefinitionError, UnknownSaga
 from sagas_framework.points import Point, reach
-from sagas_framework.saga import Definitions, LocalStep, SagaDefinition
-from sagas_framework.storage.ports import ActRow, Quarantined, Store, StoreTransaction, StoreUnavailable
+from sagas_framework.saga import Definitions, SagaDefinition
+from sagas_framework.steps import LocalStep
+from sagas_framework.storage.ports import (
+    ActRow,
+    Became,
+    Entangled,
+    Quarantined,
+    SignalAnswer,
+    SignalRow,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+)
 from sagas_framework.transport.envelope import command, to_wire
 from sagas_framework.transport.publisher import Publisher, Receipt
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
+_APART: Final = timedelta(minutes=10)
+"""How long a local step that did not get on with the others in their session is given one of its own."""
 _STUMBLED: Final = timedelta(minutes=1)
 """How long an instance that our own code cannot decide is left alone."""
 
 
 @dataclass
 class _Batch:
-    """What a transaction decided, to be written and then published."""
+    """What a transaction decided, to be written and then published.
 
+    Args:
+        apart: whether each local step has a savepoint of its own.
+    """
+
+    apart: bool = False
     changed: dict[str, SagaInstance] = field(default_factory=dict)
     history: list[tuple[str, int, Recorded]] = field(default_factory=list)
     commands: list[Outgoing] = field(default_factory=list)
     ended: list[SagaInstance] = field(default_factory=list)
     answered: list[tuple[str, datetime]] = field(default_factory=list)
+    listening: dict[str, SagaInstance] = field(default_factory=dict)
+    """Those that may take other signals now than before, as they are by now (rule 23)."""
     aside: list[Quarantined] = field(default_factory=list)
+    raised: list[tuple[str, str, Exception]] = field(default_factory=list)
 
     def take(self, before: SagaInstance, decision: Decision) -> None:
         after = decision.instance
         if after is not before:
             self.changed[after.id] = after
-        self.history.extend((after.id, after.revision, line) for line in decision.history)
+        for line in decision.history:
+            self.history.append((after.id, after.revision, line))
         self.commands.extend(decision.commands)
         if decision.answered is not None:
             self.answered.append(decision.answered)
         if after.status.ended and not before.status.ended:
             self.ended.append(after)
+        for step, error in decision.raised:
+            self.raised.append((after.id, step, error))
 
 
 def _stumbled(at: datetime, error: Exception) -> Recorded:
@@ -69,9 +97,13 @@ def _stumbled(at: datetime, error: Exception) -> Recorded:
     return Recorded(at, "stumbled", None, error_payload(error))
 
 
-def _log_raised(decision: Decision) -> None:
-    for step, error in decision.raised:
-        logger.warning("saga %s: our own code for %s raised", decision.instance.id, step, exc_info=error)
+def _sharing(act: Callable[[_Batch], R]) -> R:
+    """Have the local steps of a transaction share a session; if that fails, all again, each with its own."""
+    try:
+        return act(_Batch())
+    except Entangled as why:
+        logger.debug("local steps are run again, each in a savepoint: %s", why)
+        return act(_Batch(apart=True))
 
 
 class Orchestrator:
@@ -104,8 +136,9 @@ class Orchestrator:
         self.clock = clock
         self.on_ended = on_ended
         self.horizons = Horizons()
+        self._apart: dict[tuple[str, int, str, Kind], datetime] = {}
 
-    # ---- the three ways in ------------------------------------------------------------------------
+    # ---- the four ways in ------------------------------------------------------------------------
 
     def process(
         self, events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None = None
@@ -159,7 +192,7 @@ class Orchestrator:
             StoreUnavailable: nothing was written.
         """
         try:
-            return self._fire(horizons, unattended, limit)
+            return _sharing(lambda batch: self._fire(batch, horizons, unattended, limit))
         except Exception as error:
             if limit > 1:
                 return self._one_by_one(lambda: self.fire_timers(horizons, 1, unattended=unattended), limit)
@@ -174,13 +207,30 @@ class Orchestrator:
             StoreUnavailable: nothing was written.
         """
         try:
-            return self._obey_all(limit)
+            return _sharing(lambda batch: self._obey_all(batch, limit))
         except Exception as error:
             if limit > 1:
                 return self._one_by_one(lambda: self.obey_acts(limit=1), limit)
             self._probe()
             logger.exception("the oldest act cannot be committed")
             return self._decline_oldest(error)
+
+    def take_signals(self, limit: int = 100) -> int:
+        """Look at signals that nobody has looked at yet; how many there were. Free if no saga here waits.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        if not any(definition.waits for definition in self.definitions):
+            return 0
+        try:
+            return _sharing(lambda batch: self._look_at_signals(batch, limit))
+        except Exception as error:
+            if limit > 1:
+                return self._one_by_one(lambda: self.take_signals(limit=1), limit)
+            self._probe()
+            logger.exception("what the oldest signal sets going cannot be committed; it is left for a minute")
+            return self._leave_signal(error)
 
     # ---- one transaction --------------------------------------------------------------------------
 
@@ -192,13 +242,20 @@ class Orchestrator:
                 return done
         return limit
 
-    def _fire(self, horizons: Mapping[str, datetime], unattended: frozenset[str], limit: int) -> int:
+    def _fire(
+        self, batch: _Batch, horizons: Mapping[str, datetime], unattended: frozenset[str], limit: int
+    ) -> int:
         now = self.clock()
-        batch = _Batch()
         with self.store.transaction() as tx:
             due = tx.lock_due(now, self.definitions.known(), limit)
+            batch.listening = {
+                instance.id: instance for instance in due if self._waits_overdue(instance, now)
+            }
+            self._apply_signals(tx, batch, now)
             for instance in due:
-                self._decide(tx, batch, instance, TimerFired(instance.id, now, horizons, unattended))
+                event = TimerFired(instance.id, now, horizons, unattended)
+                self._decide(tx, batch, batch.changed.get(instance.id, instance), event)
+            self._apply_signals(tx, batch, now)
             tx.write(list(batch.changed.values()), batch.history)
             if due:
                 reach(Point.TIMERS_DECIDED)
@@ -223,14 +280,14 @@ class Orchestrator:
             tx.write([replace(instance, due_at=now + _STUMBLED) for instance in due], told)
         return len(due)
 
-    def _obey_all(self, limit: int) -> int:
+    def _obey_all(self, batch: _Batch, limit: int) -> int:
         now = self.clock()
-        batch = _Batch()
         with self.store.transaction() as tx:
             acts = tx.lock_acts(limit)
             instances = tx.lock({act.saga_id for act in acts}) if acts else {}
             for act in acts:
                 self._obey(tx, batch, instances, act, now)
+            self._apply_signals(tx, batch, now)
             tx.write(list(batch.changed.values()), batch.history)
             if acts:
                 reach(Point.ACTS_DECIDED)
@@ -248,7 +305,11 @@ class Orchestrator:
         return len(acts)
 
     def _process(self, events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None) -> None:
-        batch = _Batch()
+        _sharing(lambda batch: self._take(batch, events, aside))
+
+    def _take(
+        self, batch: _Batch, events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None
+    ) -> None:
         # What the broker said of a command comes through here as well, and is no batch of replies.
         replies = any(isinstance(event, ReplyReceived) for event in events)
         with self.store.transaction() as tx:
@@ -260,6 +321,8 @@ class Orchestrator:
                     continue
                 decision = self._decide(tx, batch, instance, event, aside)
                 instances[event.saga_id] = decision.instance
+            if batch.listening:
+                self._apply_signals(tx, batch, self.clock())
             tx.write(list(batch.changed.values()), batch.history)
             tx.quarantine(batch.aside)
             if replies:
@@ -288,33 +351,37 @@ class Orchestrator:
                 "declared here"
             )
             return self._stumble(batch, instance, event, aside, changed)
-        taken = _Batch()
+        taken: list[tuple[SagaInstance, Decision]] = []
         worked = False
         try:
             decision = first = decide(definition, instance, event, self.policy)
-            taken.take(instance, decision)
-            _log_raised(decision)
+            taken.append((instance, decision))
             while decision.local is not None:
                 worked = True
-                ran = self._run_local(tx, definition, decision.instance, decision.local, event.at)
+                apart = batch.apart
+                ran = self._run_local(tx, definition, decision.instance, decision.local, event.at, apart)
                 before, decision = decision.instance, decide(definition, decision.instance, ran, self.policy)
-                taken.take(before, decision)
-                _log_raised(decision)
-        except StoreUnavailable:
+                taken.append((before, decision))
+        except (StoreUnavailable, Entangled):
             raise
         except Exception as error:
             if worked:
                 raise  # what the local step wrote must not be committed without the decision on it
             logger.exception("cannot decide %s for saga %s", type(event).__name__, instance.id)
             return self._stumble(batch, instance, event, aside, error)
-        self._merge(batch, taken)
-        return replace(decision, answer=first.answer, refused=first.refused)
-
-    @staticmethod
-    def _merge(batch: _Batch, taken: _Batch) -> None:
-        batch.changed.update(taken.changed)
-        for name in ("history", "commands", "ended", "answered"):
-            getattr(batch, name).extend(getattr(taken, name))
+        for before, each in taken:
+            batch.take(before, each)
+        if definition.waits and listens(definition, decision.instance) != listens(definition, instance):
+            batch.listening[instance.id] = decision.instance
+        if decision is first:
+            return decision
+        return replace(
+            decision,
+            answer=first.answer,
+            refused=first.refused,
+            ignored=first.ignored,
+            too_late=first.too_late,
+        )
 
     def _stumble(
         self,
@@ -346,20 +413,29 @@ class Orchestrator:
         instance: SagaInstance,
         call: LocalCall,
         at: datetime,
+        apart: bool,
     ) -> LocalRan:
         step = definition.steps[definition.index(call.step)]
         assert isinstance(step, LocalStep)
         hook = step.action if call.kind is Kind.DO else step.compensation
         if not callable(hook):
             return LocalRan(instance.id, at, call.step, call.kind)
+        kind = (definition.name, definition.version, call.step, call.kind)
+        known = self._apart.get(kind)
+        apart = apart or (known is not None and at - known < _APART)
         try:
-            with tx.savepoint() as session:
-                state = definition.state.model_validate(instance.state)
+            with tx.savepoint() if apart else tx.sharing() as session:
+                # A deep copy: what is decided again, or when this raises, begins with the state as it was.
+                state = definition.state.model_validate(copied(dict(instance.state)))
                 hook(state, session)
                 changed = storable(state.model_dump(mode="json", warnings="error"))
         except StoreUnavailable:
             raise
+        except Entangled:
+            self._apart[kind] = at
+            raise
         except Exception as error:
+            self._apart[kind] = at
             logger.warning("saga %s: local step %s raised", instance.id, call.step, exc_info=True)
             return LocalRan(instance.id, at, call.step, call.kind, error=error_payload(error))
         return LocalRan(instance.id, at, call.step, call.kind, state=changed)
@@ -386,15 +462,79 @@ class Orchestrator:
             step=act.step,
             reply=act.reply,
             force=act.force,
+            until=act.until,
         )
         decision = self._decide(tx, batch, instance, event)
         instances[act.saga_id] = decision.instance
         tx.answer_act(act.id, decision.answer or "done", refused=decision.refused, at=now)
 
+    # ---- signals ----------------------------------------------------------------------------------
+
+    def _look_at_signals(self, batch: _Batch, limit: int) -> int:
+        now = self.clock()
+        with self.store.transaction() as tx:
+            new = tx.new_signals(now, self.definitions.known(), limit)
+            holders = {saga_id for _, saga_id in new if saga_id is not None}
+            batch.listening = tx.lock(holders) if holders else {}
+            self._apply_signals(tx, batch, now)
+            tx.write(list(batch.changed.values()), batch.history)
+            # Whoever begins their saga meanwhile looks for them itself (rule 23), and may have taken them.
+            tx.answer_signals([SignalAnswer(n, Became.KEPT) for n, saga_id in new if saga_id is None], now)
+            if new:
+                reach(Point.ACTS_DECIDED)
+        if new:
+            reach(Point.ACTS_COMMITTED)
+        self._after_commit(batch, Point.ACTS_PUBLISHED)
+        return len(new)
+
+    def _leave_signal(self, error: Exception) -> int:
+        now = self.clock()
+        with self.store.transaction() as tx:
+            new = tx.new_signals(now, self.definitions.known(), 1)
+            told = f"it cannot be taken yet: {type(error).__name__}: {error}"
+            left = [SignalAnswer(number, Became.STORED, told, now + _STUMBLED) for number, _ in new]
+            tx.answer_signals(left, now)
+        return len(new)
+
+    def _waits_overdue(self, instance: SagaInstance, now: datetime) -> bool:
+        definition = self.definitions.find(instance.saga, instance.version)
+        return definition is not None and waits_overdue(definition, instance, now)
+
+    def _apply_signals(self, tx: StoreTransaction, batch: _Batch, now: datetime) -> None:
+        """Have the instances that listen take what was stored for them, in its order, while they do."""
+        while batch.listening:
+            listening, batch.listening = batch.listening, {}
+            whose = {(one.saga, one.key): one for one in listening.values()}
+            answers: dict[int, SignalAnswer] = {}
+            for signal in tx.open_signals(whose):
+                instance = whose[signal.saga, signal.key]
+                if instance.id in batch.listening:
+                    continue  # it has moved, and may listen for one that was stored earlier: once more
+                instance = batch.changed.get(instance.id, instance)
+                answers[signal.id] = self._apply(tx, batch, instance, signal, now)
+            tx.answer_signals(list(answers.values()), now)
+
+    def _apply(
+        self, tx: StoreTransaction, batch: _Batch, instance: SagaInstance, signal: SignalRow, now: datetime
+    ) -> SignalAnswer:
+        event = SignalReceived(
+            instance.id, now, signal.id, signal.signal, signal.payload, signal.said_at, signal.by
+        )
+        decision = self._decide(tx, batch, instance, event)
+        if decision.too_late:
+            return SignalAnswer(signal.id, Became.TOO_LATE, decision.answer)
+        if decision.refused:  # this release cannot decide it; the instance's history says why
+            return SignalAnswer(signal.id, Became.STORED, decision.answer, now + _STUMBLED)
+        if decision.ignored is not None:
+            return SignalAnswer(signal.id, Became.KEPT)
+        return SignalAnswer(signal.id, Became.TAKEN)
+
     # ---- after the commit -------------------------------------------------------------------------
 
     def _after_commit(self, batch: _Batch, published: Point | None) -> None:
         """Publish. What fails here is not lost: the rows name every command in flight."""
+        for saga_id, step, error in batch.raised:
+            logger.warning("saga %s: our own code for %s raised", saga_id, step, exc_info=error)
         for queue, sent_at in batch.answered:
             self.horizons.saw_answer(queue, sent_at)
         if batch.commands:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, assert_never, overload
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -45,7 +45,7 @@ from sagas_framework.core.inbox import (
 from sagas_framework.core.inbox import (
     Undo as UndoVerdict,
 )
-from sagas_framework.core.records import replace
+from sagas_framework.core.records import copied, replace
 from sagas_framework.errors import ConfigurationError, DefinitionError, Failure, Unavailable
 from sagas_framework.messages import (
     Command,
@@ -59,16 +59,19 @@ from sagas_framework.messages import (
 from sagas_framework.points import Point, reach
 from sagas_framework.saga import CommandType
 from sagas_framework.storage.database import Database
+from sagas_framework.storage.dropping import Gone, InboxArchive
 from sagas_framework.storage.engine import is_unavailable
 from sagas_framework.storage.ports import (
     BatchInbox,
     Busy,
+    Entangled,
     Inbox,
     InboxTurn,
     InboxTurns,
     LostRace,
     Quarantined,
     StoreUnavailable,
+    Wanted,
 )
 from sagas_framework.storage.sql_inbox import SqlInbox
 from sagas_framework.transport.envelope import (
@@ -96,10 +99,15 @@ C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
 R = TypeVar("R", bound=Reply | None)
 K = TypeVar("K", bound=Compensation[Any])
 K_co = TypeVar("K_co", bound=Compensation[Any], covariant=True)
+R_co = TypeVar("R_co", bound=Reply | None, covariant=True)
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """By how much the clocks of two workers may differ; see `Policy.clock_skew`."""
 DEFAULT_LEASE: Final = timedelta(minutes=15)
+_FORGET: Final = 1000
+"""Inbox rows that one transaction takes out."""
+GUARDED_FOR: Final = timedelta(minutes=1)
+"""For so long commands of a kind are guarded by savepoints, after one of them had work to take back."""
 
 
 class Context:
@@ -150,6 +158,20 @@ class Undo(Context, Generic[C_co]):
         return stored
 
 
+class Later(Protocol[R_co]):
+    """What a handler may return in place of its reply: called once what it wrote is in the database.
+
+    That is when ids are there which the database gives. In a batch it is written with the others' work::
+
+        def create_ticket(command: CreateTicket, context: Context) -> Later[TicketCreated]:
+            ticket = Ticket(...)
+            context.session.add(ticket)
+            return lambda: TicketCreated(ticket_id=ticket.id)
+    """
+
+    def __call__(self) -> R_co: ...
+
+
 class CompensationType(Protocol[K_co, C_co]):
     """A compensation class, seen so that a type checker knows what it undoes."""
 
@@ -157,23 +179,79 @@ class CompensationType(Protocol[K_co, C_co]):
     def undoes(self) -> type[C_co]: ...
 
 
+class Registration(Protocol[C, R]):
+    """Takes the handler of a command, and gives it back as it is."""
+
+    @overload
+    def __call__(self, handler: Callable[[C, Context], R]) -> Callable[[C, Context], R]: ...
+    @overload
+    def __call__(self, handler: Callable[[C, Context], Later[R]]) -> Callable[[C, Context], Later[R]]: ...
+
+
 @dataclass(frozen=True)
 class Handling:
-    """A task of this participant: what it takes and who handles it."""
+    """A task of this participant: what it takes and who handles it.
+
+    `loads`: the row that its handler will get by its primary key.
+    """
 
     kind: Kind
     command: type[Command[Any]]
     outside: bool = False
     handler: Callable[[Any, Any], Any] | None = None
+    loads: Callable[[Any], Wanted | None] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Work:
-    """A message that can be handled. `handling`: None for a task that is not here."""
+    """A message that can be handled.
+
+    Attributes:
+        handling: None for a task that is not here.
+        message: the payload, if it has been validated since it began.
+        touched: its handler asked for the session.
+        told: lines for the log. They are written when it is certain that it is not handled again.
+    """
 
     envelope: Envelope
     delivery: Delivery
     handling: Handling | None
+    message: Any = None
+    touched: bool = False
+    told: list[Callable[[], None]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """It is handled, perhaps anew: with a message that no handler has changed."""
+        self.message = None
+        self.touched = False
+        self.told.clear()
+
+    def tell(self) -> None:
+        """Write to the log."""
+        for line in self.told:
+            line()
+        self.told.clear()
+
+    def touching(self, session: Callable[[], Session | None]) -> Callable[[], Session | None]:
+        """The same, but it is noted when the handler asks for it."""
+
+        def noted() -> Session | None:
+            self.touched = True
+            return session()
+
+        return noted
+
+
+@dataclass
+class _Owed:
+    """The reply of a `Later`, which is there when what its handler wrote is."""
+
+    stored: Stored | None = None
+    save: Callable[[], None] = lambda: None
+
+
+class _NotBegun(StoreUnavailable):
+    """Nothing at all was done."""
 
 
 class Participant:
@@ -186,9 +264,10 @@ class Participant:
         lease: how long the claim of an `outside` handler holds. Its process is killed earlier by the
             clock skew and half a minute: another worker, whose clock is ahead, may see the lease end.
         retention: how long inbox rows are kept; at least as long as the orchestrators believe (rule 10).
+        archive: folder for rows whose retention is over; without it they just go.
 
     Raises:
-        ConfigurationError: neither a database nor an inbox, or both.
+        ConfigurationError: neither a database nor an inbox, or both; or an archive without a database.
     """
 
     def __init__(
@@ -200,6 +279,7 @@ class Participant:
         migrations: Path | None = None,
         lease: timedelta = DEFAULT_LEASE,
         retention: timedelta = timedelta(days=30),
+        archive: Path | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if (database is None) == (inbox is None):
@@ -207,13 +287,21 @@ class Participant:
                 f"The participant {service.name} needs a place for its inbox: database='postgresql://...', "
                 "or inbox=RedisInbox(...), not both."
             )
+        if archive is not None and database is None:
+            raise ConfigurationError(
+                f"The participant {service.name} keeps its inbox elsewhere, where rows go by themselves: "
+                "leave out archive=."
+            )
         self.service = service
         self.database = None if database is None else Database(service.name, database, migrations)
         self._inbox = inbox
         self.lease = lease
         self.retention = retention
+        self.archive = archive
+        self._archive: InboxArchive | None = None
         self.clock = clock
         self._handlings: dict[str, Handling] = {}
+        self._guarded_until: dict[str, datetime] = {}
 
     @property
     def inbox(self) -> Inbox:
@@ -238,21 +326,50 @@ class Participant:
         """Bring the service's database to this release's schema; the migrations that ran."""
         return [] if self.database is None else self.database.upgrade()
 
+    def forget(self) -> Gone:
+        """Take some inbox rows past their retention out of the database: into the archive, if there is one.
+
+        Raises:
+            OSError: the archive cannot be written; the rows stay.
+            StoreUnavailable: the inbox is away.
+        """
+        now = self.clock()
+        before = now - self.retention
+        if self.archive is None:
+            dropped = self.inbox.forget(before, _FORGET)
+            return Gone(dropped=dropped, more=dropped == _FORGET)
+        if self._archive is None:
+            self._archive = InboxArchive(self.engine, self.service.name, self.archive)
+        return self._archive.take(before, now, _FORGET)
+
+    def close_archive(self) -> None:
+        """Leave no segment of the archive open."""
+        if self._archive is not None:
+            self._archive.close()
+
     def forget_old(self) -> int:
-        """Delete inbox rows past their retention, in small batches; how many there were."""
-        before, total = self.clock() - self.retention, 0
-        while gone := self.inbox.forget(before):
+        """Take out all inbox rows past their retention, in small batches; how many there were."""
+        total = gone = self.forget()
+        while gone.archived + gone.dropped:
+            gone = self.forget()
             total += gone
-        return total
+        self.close_archive()
+        return total.archived + total.dropped
 
     # ---- declaring --------------------------------------------------------------------------------
 
     def handles(
-        self, command: CommandType[C, R], *, outside: bool = False
-    ) -> Callable[[Callable[[C, Context], R]], Callable[[C, Context], R]]:
-        """Register the handler of a command.
+        self,
+        command: CommandType[C, R],
+        *,
+        outside: bool = False,
+        loads: Callable[[C], Wanted | None] | None = None,
+    ) -> Registration[C, R]:
+        """Register the handler of a command. It returns the reply, or a `Later`.
 
         Args:
+            loads: says which row the handler will `get` from its session, as its class and primary key.
+                In a batch the rows of all are then read at once. The handler does not notice.
             outside: it touches something outside its transaction (a payment provider, a file): its
                 claim is committed first, then it works, then the row is written. It must pass
                 `Context.key` to the third party, and its undo must be a no-op for an unknown key.
@@ -262,17 +379,21 @@ class Participant:
         """
         contract = command.itself()
 
-        def register(handler: Callable[[C, Context], R]) -> Callable[[C, Context], R]:
-            self._register(contract.contract.task, contract, Handling(Kind.DO, contract, outside, handler))
+        def register(handler: Callable[[C, Context], Any]) -> Callable[[C, Context], Any]:
+            handling = Handling(Kind.DO, contract, outside, handler, loads)
+            self._register(contract.contract.task, contract, handling)
             self._register(settle_task(contract), contract, Handling(Kind.SETTLE, contract, outside))
             return handler
 
         return register
 
     def undoes(
-        self, compensation: CompensationType[K, C]
+        self, compensation: CompensationType[K, C], *, loads: Callable[[K], Wanted | None] | None = None
     ) -> Callable[[Callable[[K, Undo[C]], None]], Callable[[K, Undo[C]], None]]:
         """Register the handler that undoes a command. It runs once for each operation that happened.
+
+        Args:
+            loads: see `handles`.
 
         Raises:
             DefinitionError: another service's compensation, or one that has a handler.
@@ -280,7 +401,7 @@ class Participant:
         contract: type[Compensation[Any]] = compensation.itself()
 
         def register(handler: Callable[[K, Undo[C]], None]) -> Callable[[K, Undo[C]], None]:
-            handling = Handling(Kind.UNDO, contract.command, handler=handler)
+            handling = Handling(Kind.UNDO, contract.command, handler=handler, loads=loads)
             self._register(contract.contract.task, contract, handling)
             return handler
 
@@ -341,6 +462,12 @@ class Participant:
         Raises:
             StoreUnavailable: not even that could be stored; do not acknowledge the message.
         """
+        try:
+            return self._receive(message)
+        except _NotBegun:
+            return None
+
+    def _receive(self, message: WireMessage) -> WireMessage | None:
         reach(Point.COMMAND_TAKEN)
         try:
             work = self._work(message)
@@ -352,9 +479,10 @@ class Participant:
     def receive_all(self, messages: Sequence[WireMessage]) -> list[WireMessage | None]:
         """Handle a batch in one transaction; for each message what `receive` would return.
 
-        Two messages of one operation are handled in their order. A command that fails takes its own work
-        back and leaves the others'. If the transaction as a whole cannot be committed, each is handled
-        again by itself.
+        Two messages of one operation are handled in their order. The handlers share a session. If one of
+        them has something to take back, the batch is handled again with a savepoint for each, so that a
+        command that fails leaves the others' work alone. If the transaction as a whole cannot be
+        committed, each is handled again by itself.
 
         Raises:
             StoreUnavailable: nothing was handled, or something could not be set aside; acknowledge none.
@@ -379,10 +507,30 @@ class Participant:
             if place not in together:
                 try:
                     replies[place] = self._alone(work)
+                except _NotBegun:
+                    pass
                 except Exception:  # not even as a failure: it comes again, and the others are answered
                     logger.exception("%s for saga %s", work.envelope.task, work.envelope.saga_id)
         for message, why in unfit:  # last: if this fails, all come again, and are answered from their rows
             self.set_aside(message, why.reason, why.path)
+        return replies
+
+    def receive_each(self, messages: Sequence[WireMessage]) -> list[WireMessage | None]:
+        """Handle messages one by one, each in a transaction of its own; for each what `receive` returns.
+
+        Raises:
+            StoreUnavailable: the database is away, or something could not be set aside; acknowledge none.
+                Those that were handled are answered from their rows when they come again.
+        """
+        replies: list[WireMessage | None] = []
+        for message in messages:
+            try:
+                replies.append(self._receive(message))
+            except (_NotBegun, StoreUnavailable):
+                raise
+            except Exception:  # not even as a failure: it comes again, and the others are answered
+                logger.exception("a message on %s", message.queue)
+                replies.append(None)
         return replies
 
     @property
@@ -417,26 +565,37 @@ class Participant:
         return _Work(envelope, delivery, handling)
 
     def _alone(self, work: _Work) -> WireMessage | None:
-        """Handle one by itself; its reply."""
+        """Handle one by itself; its reply.
+
+        Raises:
+            _NotBegun: the database is away.
+        """
         envelope = work.envelope
+        work.begin()
         try:
             stored = self._stored_reply(work)
         except (Unavailable, StoreUnavailable) as error:
-            self._tell_unanswered(envelope, error)
+            self._tell_unanswered(work, error)
+            if isinstance(error, _NotBegun):
+                raise
             return None
+        finally:
+            work.tell()
         if stored is None:
             return None
         reach(Point.COMMAND_COMMITTED)
         return to_wire(reply(envelope, stored))
 
     @staticmethod
-    def _tell_unanswered(envelope: Envelope, error: Exception) -> None:
+    def _tell_unanswered(work: _Work, error: Exception) -> None:
         # No reply that is not in the row (rule 4): it comes again, and no attempt is used up.
-        logger.warning("%s for saga %s is not answered now: %s", envelope.task, envelope.saga_id, error)
+        told = (work.envelope.task, work.envelope.saga_id, error)
+        work.told.append(lambda: logger.warning("%s for saga %s is not answered now: %s", *told))
 
     @staticmethod
-    def _tell_busy(envelope: Envelope) -> None:
-        logger.info("%s for saga %s is being handled right now", envelope.task, envelope.saga_id)
+    def _tell_busy(work: _Work) -> None:
+        told = (work.envelope.task, work.envelope.saga_id)
+        work.told.append(lambda: logger.info("%s for saga %s is being handled right now", *told))
 
     def set_aside(self, message: WireMessage, reason: str, path: str = "$") -> None:
         """Quarantine a message.
@@ -468,59 +627,155 @@ class Participant:
         """
         inbox = self.inbox
         assert isinstance(inbox, BatchInbox)
-        begun = False
-        try:
-            with inbox.turns(list(dict.fromkeys(work.delivery.key for work in works)), self.clock()) as turns:
-                begun = True
-                answers = [self._in_batch(turns, work) for work in works]
-                turns.write()
-                reach(Point.COMMANDS_HANDLED)
-        except Exception as error:
-            if not begun and isinstance(error, StoreUnavailable):
-                raise
-            # A lost race, a deadlock, a row that the database does not take: whose it was, only going
-            # through them one by one can tell.
-            logger.warning("a batch of %d commands is handled one by one: %r", len(works), error)
-            return None
+        keys = list(dict.fromkeys(work.delivery.key for work in works))
+        begun = guarded = False
+        while True:
+            for work in works:
+                work.begin()
+            try:
+                with inbox.turns(keys, self.clock()) as turns:
+                    begun = True
+                    answers = self._in_turns(turns, works, guarded=guarded)
+                    turns.write()
+                    reach(Point.COMMANDS_HANDLED)
+            except Exception as error:
+                if not begun and isinstance(error, StoreUnavailable):
+                    raise
+                if isinstance(error, Entangled) and not guarded:
+                    logger.info("a batch of %d commands is handled with savepoints: %s", len(works), error)
+                    guarded, begun = True, False
+                    continue
+                # A lost race, a deadlock, a row that the database does not take: whose it was, only going
+                # through them one by one can tell.
+                logger.warning("a batch of %d commands is handled one by one: %r", len(works), error)
+                return None
+            break
         reach(Point.COMMANDS_COMMITTED)
+        for work in works:
+            work.tell()
         return answers
 
-    def _in_batch(self, turns: InboxTurns, work: _Work) -> Stored | None:
+    def _in_turns(self, turns: InboxTurns, works: Sequence[_Work], *, guarded: bool) -> list[Stored | None]:
+        """Handle one after the other.
+
+        Raises:
+            Entangled: somebody's work must be taken back, and is not guarded.
+        """
+        guards = [guarded or self._is_guarded(work) for work in works]
+        self._load(turns, [work for work, its in zip(works, guards, strict=True) if not its])
+        answers: list[Stored | None] = []
+        owing: dict[str, tuple[int, _Owed]] = {}
+
+        def settle() -> None:
+            turns.finish_work()
+            for place, owed in owing.values():
+                owed.save()
+                answers[place] = owed.stored
+            owing.clear()
+
+        for work, its in zip(works, guards, strict=True):
+            if work.delivery.key in owing:
+                settle()  # the next of the same operation is judged on its row
+            answer = self._in_batch(turns, work, guarded=its)
+            if isinstance(answer, _Owed):
+                owing[work.delivery.key] = len(answers), answer
+                answer = None
+            answers.append(answer)
+        settle()
+        return answers
+
+    def _in_batch(self, turns: InboxTurns, work: _Work, *, guarded: bool) -> Stored | _Owed | None:
         turn = turns.get(work.delivery.key)
         if turn is None:
-            self._tell_busy(work.envelope)
+            self._tell_busy(work)
             return None
+        turn.guarded = guarded
         verdict = judge(turn.row, work.delivery, now=self.clock(), outside=False)
         try:
             return self._carried_out(verdict, turn, work)
         except Unavailable as error:
-            turn.undo_work()
-            self._tell_unanswered(work.envelope, error)
+            self._take_back(turn, work)
+            self._tell_unanswered(work, error)
             return None
+        except Entangled:
+            self._guard(work)
+            raise
+
+    def _load(self, turns: InboxTurns, works: Iterable[_Work]) -> None:
+        """Read the rows that the handlers will get."""
+        of_kind: dict[Handling, tuple[_Work, list[Wanted]]] = {}
+        for work in works:
+            handling = work.handling
+            if handling is None or handling.loads is None:
+                continue
+            turn = turns.get(work.delivery.key)
+            undoing = handling.kind is Kind.UNDO
+            if turn is None or (turn.row is None) is undoing:
+                continue
+            try:
+                wanted = handling.loads(self._message(work, handling))
+            except Exception:  # the handler will find out, and it is the one to be asked
+                continue
+            if wanted is not None:
+                of_kind.setdefault(handling, (work, []))[1].append(wanted)
+        for work, listed in of_kind.values():
+            try:
+                turns.load(listed)
+            except Entangled:
+                self._guard(work)
+                raise
+
+    # ---- guarding: a savepoint for those who may need it -------------------------------------------
+
+    def _is_guarded(self, work: _Work) -> bool:
+        until = self._guarded_until.get(work.envelope.task)
+        return until is not None and self.clock() < until
+
+    def _guard(self, work: _Work) -> None:
+        """Commands of this kind have work to take back: guard them for a while."""
+        self._guarded_until[work.envelope.task] = self.clock() + GUARDED_FOR
+
+    def _take_back(self, turn: InboxTurn, work: _Work) -> None:
+        if work.touched:
+            self._guard(work)
+        turn.undo_work()
 
     def _stored_reply(self, work: _Work) -> Stored | None:
         envelope, delivery, handling = work.envelope, work.delivery, work.handling
         outside = self._outside(handling)
         doomed: Exception | None = None
+        guarded = self._is_guarded(work)
         while True:
+            begun = False
             try:
                 with self.inbox.turn(delivery.key, self.clock()) as turn:
+                    begun, turn.guarded = True, guarded or outside
                     verdict = judge(turn.row, delivery, now=self.clock(), outside=outside)
                     if not (isinstance(verdict, Execute) and handling is not None and outside):
                         stored = self._carried_out(verdict, turn, work, doomed)
+                        assert not isinstance(stored, _Owed)  # nobody else's work is waited for
                         if isinstance(verdict, Execute | UndoVerdict):
                             reach(Point.COMMAND_HANDLED)
                         return stored
                     first = turn.row is None
                     claim = self._claim(turn, envelope, delivery, handling)
                 reach(Point.COMMAND_CLAIMED)
-                return self._work_outside(envelope, delivery, handling, claim, first=first)
+                return self._work_outside(work, handling, claim, first=first)
             except Busy:
-                self._tell_busy(envelope)
+                self._tell_busy(work)
                 return None
             except LostRace:
+                work.begin()
                 continue  # read again and decide anew (rule 6)
-            except (Unavailable, StoreUnavailable):
+            except Entangled:
+                self._guard(work)
+                work.begin()
+                guarded = True
+            except StoreUnavailable as error:
+                if begun:
+                    raise
+                raise _NotBegun(str(error)) from error
+            except Unavailable:
                 raise
             except Exception as error:
                 # What the handler left cannot be committed (a deferred constraint, a reply that the
@@ -534,7 +789,7 @@ class Participant:
 
     def _carried_out(
         self, verdict: Verdict, turn: InboxTurn, work: _Work, doomed: Exception | None = None
-    ) -> Stored | None:
+    ) -> Stored | _Owed | None:
         """Do within the turn what was judged; the reply, None for none.
 
         Args:
@@ -543,9 +798,9 @@ class Participant:
         envelope, delivery, handling = work.envelope, work.delivery, work.handling
         match verdict:
             case Execute():
-                return self._execute(turn, envelope, delivery, handling, doomed)
+                return self._execute(turn, work, doomed)
             case UndoVerdict():
-                return self._undo(turn, envelope, delivery, handling, verdict, doomed)
+                return self._undo(turn, work, verdict, doomed)
             case Answer():
                 return verdict.reply
             case Close():
@@ -573,54 +828,66 @@ class Participant:
 
     # ---- a handler inside its transaction -----------------------------------------------------------
 
-    def _execute(
-        self,
-        turn: InboxTurn,
-        envelope: Envelope,
-        delivery: Delivery,
-        handling: Handling | None,
-        doomed: Exception | None,
-    ) -> Stored:
+    def _execute(self, turn: InboxTurn, work: _Work, doomed: Exception | None) -> Stored | _Owed:
+        envelope, delivery, handling = work.envelope, work.delivery, work.handling
+        stored: Stored | _Owed
         if doomed is not None:
             state, stored = RowState.FAILED, Stored(Result.FAILED, error_payload(doomed))
         else:
-            state, stored = self._handled(envelope, delivery, handling, turn.session, turn.finish_work)
+            state, stored = self._handled(work, turn.session, turn.finish_work)
+
+        def save(reply: Stored | None) -> None:
+            turn.save(
+                self._row(
+                    turn, envelope, delivery, handling, state=state, reply=reply, attempt=delivery.attempt
+                )
+            )
+
+        if isinstance(stored, _Owed):
+            owed = stored
+            owed.save = lambda: save(owed.stored)
+            return owed
         if stored.result is not Result.SUCCESS:
-            turn.undo_work()
-        turn.save(
-            self._row(turn, envelope, delivery, handling, state=state, reply=stored, attempt=delivery.attempt)
-        )
+            self._take_back(turn, work)
+        save(stored)
         return stored
 
     def _handled(
         self,
-        envelope: Envelope,
-        delivery: Delivery,
-        handling: Handling | None,
+        work: _Work,
         session: Callable[[], Session | None],
-        finish: Callable[[], None],
-    ) -> tuple[RowState, Stored]:
+        finish: Callable[[Callable[[], None] | None], None],
+    ) -> tuple[RowState, Stored | _Owed]:
         """Run the handler; the row's next state and the reply.
 
         Raises:
             Unavailable, StoreUnavailable: nothing may be stored or answered (rule 4).
         """
+        envelope, delivery, handling = work.envelope, work.delivery, work.handling
         if handling is None:
             known = ", ".join(sorted(self._handlings))
             why = f"{self.service.name} has no task {envelope.task!r}; it has: {known}"
             return RowState.REFUSED, refusal("UnknownTask", why)
         try:
-            command = handling.command.model_validate(envelope.payload or {})
+            command = self._message(work, handling)
         except ValidationError as error:
             return RowState.REFUSED, refusal("InvalidPayload", readable(error))
         assert handling.handler is not None
+        owed = _Owed()
+        context = Context(delivery.key, envelope.saga_id, delivery.attempt, work.touching(session))
+
+        def keep(answer: Any) -> None:
+            owed.stored = Stored(Result.SUCCESS, _payload(wanted, answer))
+
+        wanted = handling.command
         try:
-            answer = handling.handler(
-                command, Context(delivery.key, envelope.saga_id, delivery.attempt, session)
-            )
-            payload = _payload(handling.command, answer)
-            finish()
-        except (Unavailable, StoreUnavailable, LostRace):
+            answer = handling.handler(command, context)
+            if callable(answer):
+                finish(lambda: keep(answer()))
+            else:
+                keep(answer)
+                finish(None)
+        except (Unavailable, StoreUnavailable, LostRace, Entangled):
             raise
         except Failure as failure:
             if declared_failure(handling.command, failure.wire_name):
@@ -630,7 +897,9 @@ class Participant:
                     "module": type(failure).__module__,
                 }
                 return RowState.REFUSED, Stored(Result.REFUSED, said)
-            logger.exception("%s is not in the failures of %s", failure.wire_name, handling.command.__name__)
+            name, trouble = failure.wire_name, failure
+            undeclared = "%s is not in the failures of %s"
+            work.told.append(lambda: logger.error(undeclared, name, wanted.__name__, exc_info=trouble))
             said = error_payload(failure)
             said["message"] += (
                 f" [{failure.wire_name} is not declared in failures= of {handling.command.__name__}]"
@@ -639,16 +908,32 @@ class Participant:
         except Exception as error:
             if is_unavailable(error):
                 raise StoreUnavailable(str(error)) from error
-            self._log_fault(envelope, delivery, error)
+            self._tell_fault(work, error)
             return RowState.FAILED, Stored(Result.FAILED, error_payload(error))
-        return RowState.DONE, Stored(Result.SUCCESS, payload)
+        return RowState.DONE, owed.stored or owed
 
     @staticmethod
-    def _log_fault(envelope: Envelope, delivery: Delivery, error: Exception) -> None:
+    def _message(work: _Work, handling: Handling) -> Any:
+        """The payload as the handler's message, validated once; it shares nothing with the payload.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        if work.message is None:
+            wanted: Any = handling.command
+            if handling.kind is Kind.UNDO:
+                wanted = handling.command.compensation
+            work.message = wanted.model_validate(copied(work.envelope.payload or {}))
+        return work.message
+
+    @staticmethod
+    def _tell_fault(work: _Work, error: Exception) -> None:
         """The traceback once; then a line for each attempt."""
+        envelope, attempt = work.envelope, work.delivery.attempt
         told = "%s for saga %s failed (attempt %d): %s: %s"
-        details = (envelope.task, envelope.saga_id, delivery.attempt, type(error).__name__, error)
-        logger.warning(told, *details, exc_info=error if delivery.attempt == 1 else None)
+        details = (envelope.task, envelope.saga_id, attempt, type(error).__name__, error)
+        trace = error if attempt == 1 else None
+        work.told.append(lambda: logger.warning(told, *details, exc_info=trace))
 
     # ---- a handler that works outside ---------------------------------------------------------------
 
@@ -670,12 +955,12 @@ class Participant:
         )
         return claim
 
-    def _work_outside(
-        self, envelope: Envelope, delivery: Delivery, handling: Handling, claim: str, *, first: bool
-    ) -> Stored | None:
+    def _work_outside(self, work: _Work, handling: Handling, claim: str, *, first: bool) -> Stored | None:
+        envelope, delivery = work.envelope, work.delivery
         held = _Held(self.inbox, delivery.key, self.clock)
         try:
-            state, stored = self._handled(envelope, delivery, handling, held.session, held.finish_work)
+            state, stored = self._handled(work, held.session, held.finish_work)
+            assert not isinstance(stored, _Owed)
             reach(Point.COMMAND_HANDLED)
         except (Unavailable, StoreUnavailable):
             held.abandon()
@@ -728,13 +1013,12 @@ class Participant:
     def _undo(
         self,
         turn: InboxTurn,
-        envelope: Envelope,
-        delivery: Delivery,
-        handling: Handling | None,
+        work: _Work,
         verdict: UndoVerdict,
         doomed: Exception | None,
     ) -> Stored:
         """Undo once: decided on the row's state, not on the compensation's id."""
+        envelope, delivery, handling = work.envelope, work.delivery, work.handling
         assert handling is not None
         assert turn.row is not None
         undo = handling.command.compensation
@@ -753,11 +1037,11 @@ class Participant:
         if doomed is not None:
             failed: Stored | None = Stored(Result.FAILED, error_payload(doomed))
         else:
-            failed = self._undo_failure(turn, envelope, delivery, undo, undoing)
+            failed = self._undo_failure(turn, work, undo, undoing)
         if failed is None:
             turn.save(replace(turn.row, state=RowState.UNDONE, claim=None, lease_until=None))
             return verdict.answer
-        turn.undo_work()
+        self._take_back(turn, work)
         if delivery.kind is Kind.UNDO:
             turn.save(replace(turn.row, undo_attempt=delivery.attempt, undo_reply=failed))
         elif failed.result is Result.FAILED:
@@ -768,11 +1052,11 @@ class Participant:
     def _undo_failure(
         self,
         turn: InboxTurn,
-        envelope: Envelope,
-        delivery: Delivery,
+        work: _Work,
         undo: type[Compensation[Any]],
         undoing: Handling,
     ) -> Stored | None:
+        envelope, delivery = work.envelope, work.delivery
         assert turn.row is not None
         assert undoing.handler is not None
         stored = (
@@ -780,19 +1064,20 @@ class Participant:
         )
         wanted = undoing.command.reply_type()
         try:
-            message = undo.model_validate(envelope.payload or {})
+            message = undo.model_validate(copied(envelope.payload or {}))
             was = (
-                wanted.model_validate(stored)
+                wanted.model_validate(copied(stored))
                 if stored is not None and issubclass(wanted, BaseModel)
                 else None
             )
         except ValidationError as error:
             return refusal("InvalidPayload", readable(error))
-        context: Undo[Any] = Undo(delivery.key, envelope.saga_id, delivery.attempt, turn.session, was)
+        session = work.touching(turn.session)
+        context: Undo[Any] = Undo(delivery.key, envelope.saga_id, delivery.attempt, session, was)
         try:
             undoing.handler(message, context)
             turn.finish_work()
-        except (Unavailable, StoreUnavailable, LostRace):
+        except (Unavailable, StoreUnavailable, LostRace, Entangled):
             raise
         except Failure as failure:
             said = {"type": failure.wire_name, "message": str(failure), "module": type(failure).__module__}
@@ -800,7 +1085,7 @@ class Participant:
         except Exception as error:
             if is_unavailable(error):
                 raise StoreUnavailable(str(error)) from error
-            self._log_fault(envelope, delivery, error)
+            self._tell_fault(work, error)
             return Stored(Result.FAILED, error_payload(error))
         return None
 
@@ -823,9 +1108,11 @@ class _Held:
         self.used = True
         return self._begun().session()
 
-    def finish_work(self) -> None:
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
         if self._turn is not None:
-            self._turn.finish_work()
+            self._turn.finish_work(then)
+        elif then is not None:
+            then()
 
     def undo_work(self) -> None:
         self._begun().undo_work()

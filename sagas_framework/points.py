@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 
 class Point(StrEnum):
@@ -23,7 +24,7 @@ class Point(StrEnum):
     TIMERS_DECIDED = "timers decided"
     TIMERS_COMMITTED = "timers committed"
     TIMERS_PUBLISHED = "timers published"
-    # The timekeeper: what operators asked for.
+    # The timekeeper: what operators asked for, and signals.
     ACTS_DECIDED = "acts decided"
     ACTS_COMMITTED = "acts committed"
     ACTS_PUBLISHED = "acts published"
@@ -45,16 +46,34 @@ class Point(StrEnum):
     SAGA_WRITTEN = "saga written"  # in the caller's transaction, not committed
 
 
-_listener: Callable[[Point], None] | None = None
+class EventPoint(StrEnum):
+    """A moment on an event's way; `tests/integration/test_events_survive.py` breaks something at each."""
+
+    EVENT_WRITTEN = "event written"  # in the publisher's transaction, not committed
+    # The relay.
+    EVENTS_READ = "events read"
+    EVENTS_PUBLISHED = "events published"  # and confirmed; they are not marked as sent
+    EVENTS_MARKED = "events marked"  # as sent, committed
+    # A subscriber's consumer.
+    EVENTS_TAKEN = "events taken"
+    EVENTS_RECEIVED = "events received"  # written down, committed; they are not acknowledged
+    # A subscriber.
+    EVENT_CLAIMED = "event claimed"  # its attempt is counted; the handler has not worked
+    EVENT_HANDLED = "event handled"  # the handler has worked, nothing is committed
+    EVENT_DONE = "event done"  # committed
+    EVENT_FAILED = "event failed"  # the handler has failed, that is not noted
 
 
-def reach(point: Point) -> None:
+_listener: Callable[[Any], None] | None = None
+
+
+def reach(point: Point | EventPoint) -> None:
     """Say that the point is reached. Whatever the listener raises goes on to the caller."""
     if _listener is not None:
         _listener(point)
 
 
-def listen(listener: Callable[[Point], None] | None) -> None:
+def listen(listener: Callable[[Any], None] | None) -> None:
     """Have the listener called at every point from now on, in the thread that reaches it; None: nobody.
 
     For tests. There is one listener in a process; a process that is forked has it, too.

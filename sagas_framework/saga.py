@@ -17,6 +17,14 @@ A step may also be a plain Celery task (``docs/explanation/without-inbox.md``)::
         "shop.tasks.reserve_stock", lambda state: {"sku": state.sku, "count": state.count},
         on_success=remember_reservation,
         compensation=undo_task("shop.tasks.release_stock", lambda state: {"id": state.reservation}))
+
+A step may wait, for somebody or for a moment, and any step may depend on the state
+(``docs/how-to/wait-for-a-person.md``)::
+
+    approval = step.wait(
+        on(Approval, take_approval), deadline=timedelta(hours=24), when=lambda state: state.total >= 1000)
+    cool_down = step.delay(until=lambda state: state.ship_on)
+    nothing_left = step.end(when=lambda state: not state.items, because="nothing is left to ship")
 """
 
 from __future__ import annotations
@@ -24,10 +32,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -38,12 +46,31 @@ from sagas_framework.messages import (
     Compensation,
     Queue,
     Reply,
-    WireProtocol,
+    Signal,
     plain_task,
     plain_undo_task,
     task_name,
 )
 from sagas_framework.migration import Migration, declared, path
+from sagas_framework.retention import Retention
+from sagas_framework.steps import (
+    COMPENSATE,
+    DEFAULT_TIMEOUT,
+    UNDO_RETRY,
+    AnyStep,
+    AtDeadline,
+    CommandStep,
+    DelayStep,
+    EndStep,
+    LocalStep,
+    Moment,
+    NoDeadline,
+    NothingToUndo,
+    On,
+    Retry,
+    Step,
+    WaitStep,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -53,57 +80,6 @@ C = TypeVar("C", bound=Command[Any])
 R = TypeVar("R", bound=Reply | None)
 C_co = TypeVar("C_co", bound=Command[Any], covariant=True)
 R_co = TypeVar("R_co", bound=Reply | None, covariant=True)
-
-DEFAULT_TIMEOUT: Final = timedelta(minutes=5)
-
-
-class NothingToUndo(Enum):
-    """Said on purpose of a step before the pivot that leaves nothing behind."""
-
-    NOTHING_TO_UNDO = "nothing to undo"
-
-
-NOTHING_TO_UNDO: Final = NothingToUndo.NOTHING_TO_UNDO
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How often a step is attempted after transient faults, and how long the saga pauses in between.
-
-    Before and at the pivot the step is given up after `attempts`; after the pivot, and for
-    compensations, there is no giving up: after `attempts` the saga is parked for a person to see,
-    and goes on trying.
-
-    Args:
-        attempts: how many, the first included.
-        pause: before the second attempt; multiplied by `factor` for each further one, never more
-            than `ceiling`.
-
-    Raises:
-        DefinitionError: less than one attempt, a negative pause or ceiling, or a factor below 1.
-    """
-
-    attempts: int = 3
-    pause: timedelta = timedelta(seconds=1)
-    factor: float = 2.0
-    ceiling: timedelta = timedelta(minutes=5)
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.pause, self.ceiling) < timedelta(0) or self.factor < 1:
-            raise DefinitionError(
-                f"{self!r}: attempts and factor are at least 1, and a pause is not negative."
-            )
-
-    def pause_after(self, attempt: int) -> timedelta:
-        """The pause after the failed `attempt` (1 for the first). No jitter: decisions are repeatable."""
-        try:
-            seconds = self.pause.total_seconds() * self.factor ** min(attempt - 1, 64)
-        except OverflowError:  # a factor of 100000 and more
-            return self.ceiling
-        return timedelta(seconds=min(seconds, self.ceiling.total_seconds()))
-
-
-UNDO_RETRY: Final = Retry(attempts=5)
 
 
 class CommandType(Protocol[C_co, R_co]):
@@ -138,112 +114,6 @@ def undo_task(task: str | CeleryTask, arguments: Callable[[S], Mapping[str, Any]
     return UndoTask(task_name(task), arguments)
 
 
-class Step(Generic[S]):
-    """One step of a saga whose state is an `S`; its name is that of the attribute it is bound to."""
-
-    name: str = ""
-    bound_to: tuple[str, ...] = ()
-
-    def __init__(
-        self, state: type[S], *, pivot: bool, retry: Retry, undo_retry: Retry, timeout: timedelta
-    ) -> None:
-        self.state = state
-        self.pivot = pivot
-        self.retry = retry
-        self.undo_retry = undo_retry
-        self.timeout = timeout
-
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        # Judged when the saga's class is made: what is raised here, Python 3.11 wraps in a RuntimeError.
-        self.bound_to = (*self.bound_to, f"{owner.__name__}.{name}")
-        self.name = self.name or name
-
-    @overload
-    def __get__(self, instance: None, owner: type[Saga[S]]) -> Self: ...
-    @overload
-    def __get__(self, instance: Saga[S], owner: type[Saga[S]]) -> Self: ...
-    def __get__(self, instance: Saga[S] | None, owner: type[Saga[S]]) -> Self:
-        return self
-
-    @property
-    def undoable(self) -> bool:
-        """Whether there is a compensation to run."""
-        raise NotImplementedError
-
-    def shape(self) -> list[object]:
-        """What two versions of a saga must share for an instance of one to be run by the other."""
-        raise NotImplementedError
-
-
-class LocalStep(Step[S]):
-    """A step of the orchestrator's own: it runs in the transaction that moves the saga."""
-
-    def __init__(
-        self,
-        state: type[S],
-        action: Callable[[S, Session], None] | None,
-        compensation: Callable[[S, Session], None] | NothingToUndo | None,
-        *,
-        pivot: bool,
-        undo_retry: Retry,
-    ) -> None:
-        super().__init__(state, pivot=pivot, retry=Retry(), undo_retry=undo_retry, timeout=DEFAULT_TIMEOUT)
-        self.action = action
-        self.compensation = compensation
-
-    @property
-    def undoable(self) -> bool:
-        return callable(self.compensation)
-
-    def shape(self) -> list[object]:
-        return [self.name, "local", self.pivot, self.undoable]
-
-
-class CommandStep(Step[S]):
-    """A step that a participant does."""
-
-    def __init__(
-        self,
-        state: type[S],
-        command: type[Command[Any]],
-        request: Callable[[S], Command[Any]],
-        on_success: Callable[[S, Any], None] | None,
-        compensation: Callable[[S], Compensation[Any]] | NothingToUndo | None,
-        *,
-        pivot: bool,
-        retry: Retry,
-        undo_retry: Retry,
-        timeout: timedelta,
-    ) -> None:
-        super().__init__(state, pivot=pivot, retry=retry, undo_retry=undo_retry, timeout=timeout)
-        self.command = command
-        self.request = request
-        self.on_success = on_success
-        self.compensation = compensation
-
-    @property
-    def undoable(self) -> bool:
-        return callable(self.compensation)
-
-    @property
-    def has_inbox(self) -> bool:
-        """Whether its participant keeps one; without it the step is at most once (rule 11)."""
-        return self.command.contract.service.has_inbox
-
-    @property
-    def undo_answers(self) -> bool:
-        """Whether its compensation is answered; if not, the broker's confirmation is all there is."""
-        return self.command.contract.service.protocol != WireProtocol.DEMO
-
-    def shape(self) -> list[object]:
-        undo = (
-            self.command.compensation.contract.task if self.undoable and self.command.compensation else None
-        )
-        parts = [self.name, self.command.contract.task, self.pivot, undo]
-        # What was sent without an inbox in mind must not be carried on as if there were one, or vice versa.
-        return parts if self.has_inbox else [*parts, str(self.command.contract.service.protocol)]
-
-
 class Steps(Generic[S]):
     """Makes the steps of sagas with the state `S`, so that a type checker sees what their hooks take."""
 
@@ -255,6 +125,7 @@ class Steps(Generic[S]):
         action: Callable[[S, Session], None] | None = None,
         *,
         compensation: Callable[[S, Session], None] | NothingToUndo | None = None,
+        when: Callable[[S], bool] | None = None,
         pivot: bool = False,
         undo_retry: Retry = UNDO_RETRY,
     ) -> LocalStep[S]:
@@ -264,10 +135,11 @@ class Steps(Generic[S]):
             action: gets a private copy of the state, which it may change, and the session. None for
                 a step that only has something to undo.
             compensation: likewise, when the saga turns back.
+            when: asked once, when the step is next; if not, the step is left out.
             pivot: after this step the saga only goes forward.
             undo_retry: how a failing compensation is repeated.
         """
-        return LocalStep(self.state, action, compensation, pivot=pivot, undo_retry=undo_retry)
+        return LocalStep(self.state, action, compensation, when=when, pivot=pivot, undo_retry=undo_retry)
 
     def command(
         self,
@@ -276,6 +148,7 @@ class Steps(Generic[S]):
         *,
         on_success: Callable[[S, R], None] | None = None,
         compensation: Callable[[S], Compensation[C]] | NothingToUndo | None = None,
+        when: Callable[[S], bool] | None = None,
         pivot: bool = False,
         retry: Retry = Retry(),
         undo_retry: Retry = UNDO_RETRY,
@@ -289,6 +162,7 @@ class Steps(Generic[S]):
             on_success: takes what the state should keep of the reply.
             compensation: makes the command that undoes it. It is called also when the outcome is
                 unknown, so fields known only from the reply may still be None.
+            when: asked once, when the step is next; if not, the step is left out.
             pivot: after this step the saga only goes forward.
             retry: what follows transient faults.
             undo_retry: how a failing compensation is repeated.
@@ -300,6 +174,7 @@ class Steps(Generic[S]):
             request,
             on_success,
             compensation,
+            when=when,
             pivot=pivot,
             retry=retry,
             undo_retry=undo_retry,
@@ -314,6 +189,7 @@ class Steps(Generic[S]):
         queue: Queue = CELERY_QUEUE,
         on_success: Callable[[S, Any], None] | None = None,
         compensation: UndoTask[S] | NothingToUndo | None = None,
+        when: Callable[[S], bool] | None = None,
         pivot: bool = False,
         timeout: timedelta = DEFAULT_TIMEOUT,
     ) -> CommandStep[S]:
@@ -328,6 +204,7 @@ class Steps(Generic[S]):
             queue: which its workers consume, declared as they declare it.
             on_success: takes what the state should keep of the task's result, which is any JSON value.
             compensation: `undo_task`, or `NOTHING_TO_UNDO`.
+            when: asked once, when the step is next; if not, the step is left out.
             pivot: after this step the saga only goes forward.
             timeout: no worker begins the task later than this; then a person is asked.
 
@@ -341,11 +218,47 @@ class Steps(Generic[S]):
             _calling(command, arguments),
             on_success,
             _undoing(compensation, command) if isinstance(compensation, UndoTask) else compensation,
+            when=when,
             pivot=pivot,
             retry=Retry(attempts=1),
             undo_retry=UNDO_RETRY,
             timeout=timeout,
         )
+
+    def wait(
+        self,
+        *signals: On[S],
+        deadline: Moment[S] | NoDeadline,
+        at_deadline: AtDeadline | Callable[[S], None] = COMPENSATE,
+        when: Callable[[S], bool] | None = None,
+    ) -> WaitStep[S]:
+        """A step that waits for the first of some signals. A saga that waits is a row, and nothing else.
+
+        Args:
+            signals: `on(Approval, take_approval)`, ...; the first that comes ends the wait.
+            deadline: from the beginning of the wait; `NO_DEADLINE` if it may last for ever.
+            at_deadline: `COMPENSATE` (outcome ``expired``), `GO_ON`, or a hook that changes the state
+                before the saga goes on; a `Failure` that it raises turns the saga back, ``expired``.
+            when: asked once, when the step is next; if not, the step is left out.
+        """
+        return WaitStep(self.state, signals, deadline, at_deadline, when=when)
+
+    def delay(self, *, until: Moment[S], when: Callable[[S], bool] | None = None) -> DelayStep[S]:
+        """A step that waits for a moment; one that has passed is no delay.
+
+        Args:
+            until: from the beginning of the step if it is a span.
+            when: asked once, when the step is next; if not, the step is left out.
+        """
+        return DelayStep(self.state, until, when=when)
+
+    def end(self, *, when: Callable[[S], bool], because: str) -> EndStep[S]:
+        """An early end: if the condition holds the saga completes here, and every effect is kept.
+
+        Args:
+            because: for people; the outcome's message.
+        """
+        return EndStep(self.state, when, because)
 
 
 def _calling(
@@ -368,16 +281,26 @@ class SagaDefinition:
             before it.
         shape: hash over steps, their commands and compensations; see `Step.shape`.
         migrations: how instances of former versions are moved to this one.
+        retention: of its ended instances, of any version; None for that of the service.
+        deadline: of the whole saga, from its start.
+        waits: the steps that wait for signals.
     """
 
     name: str
     version: int
     doc: str
     state: type[BaseModel]
-    steps: tuple[LocalStep[Any] | CommandStep[Any], ...]
+    steps: tuple[AnyStep, ...]
     pivot: int
     shape: str
     migrations: tuple[Migration, ...] = ()
+    retention: Retention | None = None
+    deadline: Moment[Any] | None = None
+    waits: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        waits = tuple(step.name for step in self.steps if isinstance(step, WaitStep))
+        object.__setattr__(self, "waits", waits)
 
     def index(self, step: str) -> int:
         """Position of the step with this name.
@@ -385,10 +308,23 @@ class SagaDefinition:
         Raises:
             KeyError: there is none.
         """
-        for index, candidate in enumerate(self.steps):
-            if candidate.name == step:
-                return index
-        raise KeyError(step)
+        return self._places[step]
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {step.name: index for index, step in enumerate(self.steps)}
+
+    def signal(self, name: str) -> type[Signal] | None:
+        """The class of the signal of this name; None if no step waits for it."""
+        for step in self.steps:
+            if isinstance(step, WaitStep) and (reaction := step.reaction(name)) is not None:
+                return reaction.signal
+        return None
+
+    @property
+    def signals(self) -> list[str]:
+        """The names of all signals that its steps wait for, by name."""
+        return sorted({name for step in self.steps if isinstance(step, WaitStep) for name in step.names})
 
 
 class Saga(Generic[S]):
@@ -396,7 +332,9 @@ class Saga(Generic[S]):
 
     Name and version are written out, so that renaming the class does not orphan running instances.
     An instance keeps the version that it was started with, until somebody moves it by one of the
-    `migrations`: ``docs/how-to/change-a-running-saga.md``.
+    `migrations`: ``docs/how-to/change-a-running-saga.md``. How long it stays in the database once it has
+    ended, `retention` says: ``docs/how-to/keep-the-database-small.md``. A `deadline` of the whole saga counts
+    from its start: before the pivot the saga is undone then (``expired``), after it it is only late.
 
     Raises:
         DefinitionError: when the class is made, for a saga that could not keep its promise.
@@ -405,7 +343,13 @@ class Saga(Generic[S]):
     definition: ClassVar[SagaDefinition]
 
     def __init_subclass__(
-        cls, *, name: str = "", version: int = 0, migrations: Iterable[Migration] = ()
+        cls,
+        *,
+        name: str = "",
+        version: int = 0,
+        migrations: Iterable[Migration] = (),
+        retention: Retention | None = None,
+        deadline: Moment[Any] | None = None,
     ) -> None:
         super().__init_subclass__()
         if not name or version < 1:
@@ -413,7 +357,10 @@ class Saga(Generic[S]):
                 f"{cls.__name__} needs a name and a version from 1 on: "
                 f'class {cls.__name__}(Saga[State], name="...", version=1).'
             )
-        steps = tuple(value for value in vars(cls).values() if isinstance(value, (LocalStep, CommandStep)))
+        if isinstance(deadline, timedelta) and deadline <= timedelta(0):
+            raise DefinitionError(f"{cls.__name__} has a deadline of {deadline}: give it more than nothing.")
+        kinds = (LocalStep, CommandStep, WaitStep, DelayStep, EndStep)
+        steps = tuple(value for value in vars(cls).values() if isinstance(value, kinds))
         cls.definition = SagaDefinition(
             name=name,
             version=version,
@@ -423,7 +370,10 @@ class Saga(Generic[S]):
             pivot=_checked_pivot(cls, steps),
             shape=_shape(steps),
             migrations=declared(cls.__name__, version, [step.name for step in steps], migrations),
+            retention=retention,
+            deadline=deadline,
         )
+        _check_waits(cls, steps, cls.definition.pivot)
 
 
 def _checked_state(cls: type[Saga[Any]], steps: tuple[Step[Any], ...]) -> type[BaseModel]:
@@ -458,7 +408,7 @@ def _declared_state(cls: type[Saga[Any]]) -> type[BaseModel]:
     )
 
 
-def _checked_pivot(cls: type[Saga[Any]], steps: tuple[LocalStep[Any] | CommandStep[Any], ...]) -> int:
+def _checked_pivot(cls: type[Saga[Any]], steps: tuple[AnyStep, ...]) -> int:
     pivots = [index for index, step in enumerate(steps) if step.pivot]
     if len(pivots) > 1:
         names = ", ".join(steps[index].name for index in pivots)
@@ -471,6 +421,8 @@ def _checked_pivot(cls: type[Saga[Any]], steps: tuple[LocalStep[Any] | CommandSt
         where = f"{cls.__name__}.{step.name}"
         if step.timeout <= timedelta(0):
             raise DefinitionError(f"{where} has a timeout of {step.timeout}: give it more than nothing.")
+        if not isinstance(step, (LocalStep, CommandStep)):
+            continue  # there is nothing to undo, whatever their place
         if isinstance(step, CommandStep) and step.undoable and step.command.compensation is None:
             raise DefinitionError(
                 f"{where} has a compensation, but no Compensation[{step.command.__name__}] is declared."
@@ -488,9 +440,48 @@ def _checked_pivot(cls: type[Saga[Any]], steps: tuple[LocalStep[Any] | CommandSt
     return pivot
 
 
-def _last_word(steps: tuple[LocalStep[Any] | CommandStep[Any], ...]) -> int:
+def _check_waits(cls: type[Saga[Any]], steps: tuple[AnyStep, ...], pivot: int) -> None:
+    known: dict[str, type[Signal]] = {}
+    for index, step in enumerate(steps):
+        where = f"{cls.__name__}.{step.name}"
+        if isinstance(step, DelayStep):
+            _check_span(where, "until", step.until)
+        if not isinstance(step, WaitStep):
+            continue
+        if not step.signals:
+            raise DefinitionError(
+                f"{where} waits for no signal: give it step.wait(on(SomeSignal, ...), ...), or make it a "
+                "step.delay(until=...)."
+            )
+        if not isinstance(step.deadline, NoDeadline):
+            _check_span(where, "deadline", step.deadline)
+            if index > pivot and step.at_deadline is COMPENSATE:
+                raise DefinitionError(
+                    f"{where} is after the pivot, where nothing turns back: say at_deadline=GO_ON, give a "
+                    "hook, or deadline=NO_DEADLINE."
+                )
+        for one in step.signals:
+            if step.names.count(one.signal.signal_name) > 1:
+                raise DefinitionError(
+                    f"{where} waits for the signal {one.signal.signal_name!r} twice: keep one on(...)."
+                )
+            if known.setdefault(one.signal.signal_name, one.signal) is not one.signal:
+                raise DefinitionError(
+                    f"{cls.__name__} waits for two signals of the name {one.signal.signal_name!r}: "
+                    f"{known[one.signal.signal_name].__name__} and {one.signal.__name__}. "
+                    "Give one of them another name."
+                )
+
+
+def _check_span(where: str, what: str, span: object) -> None:
+    if isinstance(span, timedelta) and span <= timedelta(0):
+        raise DefinitionError(f"{where} has {what}={span}: give it more than nothing.")
+
+
+def _last_word(steps: tuple[AnyStep, ...]) -> int:
     last = len(steps) - 1
-    return last if isinstance(steps[last], LocalStep) and steps[last].compensation is None else len(steps)
+    step = steps[last]
+    return last if isinstance(step, LocalStep) and step.compensation is None else len(steps)
 
 
 def _shape(steps: Iterable[Step[Any]]) -> str:

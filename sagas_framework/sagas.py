@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -11,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
-from weakref import WeakSet
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Engine, Transaction, event, select
+from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.orm import Session
 
 from sagas_framework.clock import utc_now
@@ -25,15 +25,32 @@ from sagas_framework.core.decide import DEFAULT_POLICY
 from sagas_framework.core.events import Act, Policy
 from sagas_framework.core.instance import Cause, SagaInstance, Status, Waiting
 from sagas_framework.core.why import MOST, QueueSeen
-from sagas_framework.errors import DefinitionError, KeyConflict, SagaNotEnded, SagasError, UnknownRun
+from sagas_framework.errors import (
+    ConfigurationError,
+    DefinitionError,
+    KeyConflict,
+    SagaNotEnded,
+    SagasError,
+    UnknownRun,
+)
 from sagas_framework.evolution import Batch, Plan, make_plan, move
-from sagas_framework.messages import Queue
+from sagas_framework.messages import Queue, Signal
 from sagas_framework.points import Point, reach
+from sagas_framework.retention import KEEP, Retention
 from sagas_framework.saga import Definitions, Saga, SagaDefinition
+from sagas_framework.signalling import store_signal
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.declarations import started_otherwise
 from sagas_framework.storage.engine import reading
-from sagas_framework.storage.ports import ActRow, Filter, HistoryLine, Stuck
+from sagas_framework.storage.ports import (
+    ActRow,
+    Became,
+    Filter,
+    HistoryLine,
+    SignalRow,
+    Stuck,
+    is_storable,
+)
 from sagas_framework.storage.reads import (
     count_fitting,
     count_statuses,
@@ -48,11 +65,14 @@ from sagas_framework.storage.reads import (
     read_queues,
     read_stuck,
 )
+from sagas_framework.storage.signals import read_signal, read_signals
 from sagas_framework.storage.sql import SqlStore, insert_acts, insert_instances, instance_values, nudge
+from sagas_framework.storage.sqlite import tell_after_commit
 from sagas_framework.storage.tables import saga_instance
 from sagas_framework.view import SagaView, StuckView
 
 S = TypeVar("S", bound=BaseModel)
+R = TypeVar("R", ActRow, SignalRow)
 
 _CHUNK: Final = 1000
 """Keys that are looked for in one statement: SQLite takes no more than 32766 parameters."""
@@ -86,6 +106,12 @@ class Sagas:
         sagas: the declarations that this process knows; of one saga there may be several versions.
         reply_queue: where participants answer.
         migrations: folder of the service's own Alembic scripts.
+        retention: how long ended sagas stay in the database, unless their class says otherwise; also
+            those that are not declared any more. For ever if nothing is said.
+        archive: folder for those that go.
+
+    Raises:
+        ConfigurationError: sagas are to be archived, and there is no archive.
     """
 
     def __init__(
@@ -97,6 +123,8 @@ class Sagas:
         reply_queue: Queue,
         policy: Policy = DEFAULT_POLICY,
         migrations: Path | None = None,
+        retention: Retention = KEEP,
+        archive: Path | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.service = service
@@ -104,11 +132,33 @@ class Sagas:
         self.definitions = Definitions(sagas)
         self.reply_queue = reply_queue
         self.policy = policy
+        self.retention = retention
+        self.archive = archive
         self.clock = clock
-        self._watched: WeakSet[Transaction] = WeakSet()
+        self._check_archive()
         self._startable: set[tuple[str, int]] = set()
         self.woken = threading.Event()
         """Set when something was committed through this object that a timekeeper should look at."""
+
+    def retention_of(self, saga: str) -> Retention:
+        """How long ended instances of the saga are kept: as its newest version says, or the service."""
+        newest = self.definitions.newest(saga)
+        return self.retention if newest is None or newest.retention is None else newest.retention
+
+    @property
+    def retentions(self) -> Mapping[str | None, Retention]:
+        """What holds for each declared saga, by name; under None for all others."""
+        names = sorted({definition.name for definition in self.definitions})
+        return {name: self.retention_of(name) for name in names} | {None: self.retention}
+
+    def _check_archive(self) -> None:
+        wanting = [name for name, kept in self.retentions.items() if kept.keep is not None and kept.archive]
+        if wanting and self.archive is None:
+            whose = wanting[0] or "all that declare nothing else"
+            raise ConfigurationError(
+                f"{self.service} keeps ended sagas ({whose}) for a time and archives them then, but where? "
+                "Give Sagas(archive=Path(...)), or drop them: Retention(..., archive=False)."
+            )
 
     @property
     def engine(self) -> Engine:
@@ -170,7 +220,6 @@ class Sagas:
                 places = order[begin : begin + _CHUNK]
                 runs.update(zip(places, _insert(connection, [wanted[p] for p in places]), strict=True))
         if any(run.new for run in runs.values()):
-            nudge(connection)
             self._wake_after(connection)
             reach(Point.SAGA_WRITTEN)
         return [runs[place] for place in range(len(wanted))]
@@ -209,13 +258,10 @@ class Sagas:
         self._startable.add(named)  # once for each process: a class does not change while it runs
 
     def _wake_after(self, connection: Connection) -> None:
-        """Within this process, wake the timekeeper on the commit; across processes PostgreSQL does."""
-
-        transaction = connection.get_transaction()
-        if transaction is None or transaction in self._watched:
-            return
-        self._watched.add(transaction)
-        event.listen(connection, "commit", lambda _connection: self.woken.set(), once=True)
+        """On SQLite, wake this process's timekeeper after the commit; PostgreSQL wakes those of all."""
+        if connection.dialect.name != "postgresql" and not tell_after_commit(connection, self.woken.set):
+            # An engine of somebody else's: it tells only that it is about to commit.
+            event.listen(connection, "commit", lambda _connection: self.woken.set(), once=True)
 
     # ---- looking ----------------------------------------------------------------------------------
 
@@ -360,12 +406,14 @@ class Sagas:
         step: str | None = None,
         reply: Any = None,
         force: bool = False,
+        until: datetime | None = None,
     ) -> int:
         """Ask the orchestrator for an operator's act; its number, with which `act_answer` finds the answer.
 
         Args:
             by, reason: who and why; both are kept in the history.
             revision: of the instance that it was decided on; on another one it is refused.
+            until: for `Act.RESCHEDULE`, the new moment, with a time zone.
 
         Raises:
             UnknownRun: there is no such instance.
@@ -373,7 +421,7 @@ class Sagas:
         """
         self.get(saga_id)
         given = dict(reply) if isinstance(reply, Mapping) else reply
-        asked = ActRow(0, saga_id, act, by, reason, self.clock(), revision, step, given, force)
+        asked = ActRow(0, saga_id, act, by, reason, self.clock(), revision, step, given, force, until)
         return self.act_on_many([asked])[0]
 
     def act_on_many(self, acts: Sequence[ActRow]) -> Sequence[int]:
@@ -396,20 +444,165 @@ class Sagas:
         Raises:
             SagasError: there is no such act.
         """
-        until = time.monotonic() + within.total_seconds()
-        while True:
-            with reading(self.engine) as connection:
-                act = read_act(connection, number)
-            if act is None:
-                raise SagasError(f"There is no act number {number}.")
-            if act.handled_at is not None or time.monotonic() >= until:
-                return act
-            time.sleep(0.1)
+        return self._answered(
+            "act", number, read_act, lambda it: it.handled_at is not None, within=within, every=0.1
+        )
 
     def acts(self, saga_id: str) -> Sequence[ActRow]:
         """What operators asked of the instance and what became of it, newest first; the last 20."""
         with reading(self.engine) as connection:
             return read_acts(connection, saga_id)
+
+    def cancel(
+        self,
+        saga: SagaRun | type[Saga[Any]] | str,
+        *,
+        key: str | None = None,
+        by: str,
+        reason: str,
+        session: Session | Connection | None = None,
+    ) -> int:
+        """Ask the orchestrator to undo a saga that is not past its pivot; the number of the act.
+
+        The same act as an operator's (`Act.CANCEL`): in the history, and answered (`act_answer`). It counts
+        while a command is in flight, too; a pivot in flight is settled first.
+
+        Args:
+            saga: a run or its id; with `key`, the saga's class or name.
+            session: in this transaction; None: in one of its own.
+
+        Raises:
+            UnknownRun: there is no such instance.
+            SagasError: nobody is named, or no reason is given.
+        """
+        if session is None:
+            with self.engine.begin() as connection:
+                return self.cancel(saga, key=key, by=by, reason=reason, session=connection)
+        if not (by.strip() and reason.strip()):
+            raise SagasError("An act needs a name and a reason: both are kept in the saga's history.")
+        connection = session.connection() if isinstance(session, Session) else session
+        _, _, saga_id = self._whose(connection, saga, key)
+        if saga_id is None:
+            raise UnknownRun(key or "")
+        (number,) = insert_acts(connection, [ActRow(0, saga_id, Act.CANCEL, by, reason, self.clock())])
+        nudge(connection)
+        self._wake_after(connection)
+        return number
+
+    # ---- signals ----------------------------------------------------------------------------------
+
+    def signal(
+        self,
+        saga: SagaRun | type[Saga[Any]] | str,
+        signal: Signal | tuple[str, object],
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        by: str = "",
+        session: Session | Connection | None = None,
+    ) -> SignalRow:
+        """Tell a saga what one of its steps waits for, in the caller's transaction.
+
+        One that comes before its saga waits, or before its saga, is kept and taken then. What became of it
+        may be known at once (`SignalRow.too_late`); else `signal_answer` says it.
+
+        Args:
+            saga: a run or its id; with `key`, the saga's class or name, whether or not such a run exists.
+            signal: or its name and its payload as plain JSON, from anywhere.
+            id: of this signal, so that a repetition is the same one: no second row, the same answer.
+                None: there is no repetition.
+            by: who says it, for the history.
+            session: in this transaction; None: in one of its own.
+
+        Raises:
+            UnknownRun: a run was named by its id, and there is none.
+            UnknownSaga: the saga is not declared here.
+            UnknownSignal: no step of it waits for this signal.
+            InvalidSignal: the payload does not fit, or the key or the id is none.
+            SignalConflict: the id was used for another signal.
+        """
+        if session is None:
+            with self.engine.begin() as connection:
+                return self.signal(saga, signal, key=key, id=id, by=by, session=connection)
+        connection = session.connection() if isinstance(session, Session) else session
+        name, its_key, _ = self._whose(connection, saga, key)
+        row = store_signal(
+            connection, self.definitions, name, its_key, signal, said_id=id, by=by, now=self.clock()
+        )
+        self._wake_after(connection)
+        return row
+
+    def signal_answer(self, number: int, *, within: timedelta = timedelta(0)) -> SignalRow:
+        """The signal; its `became` is ``stored`` if no orchestrator has looked at it `within` this time.
+
+        Raises:
+            SagasError: there is no such signal.
+        """
+        return self._answered(
+            "signal",
+            number,
+            read_signal,
+            lambda row: row.became is not Became.STORED,
+            within=within,
+            every=0.02,
+        )
+
+    def _answered(
+        self,
+        what: str,
+        number: int,
+        read: Callable[[Connection, int], R | None],
+        done: Callable[[R], bool],
+        *,
+        within: timedelta,
+        every: float,
+    ) -> R:
+        """The row, once it is done or the time is over; looked at every so many seconds."""
+        until = time.monotonic() + within.total_seconds()
+        while True:
+            with reading(self.engine) as connection:
+                row = read(connection, number)
+            if row is None:
+                raise SagasError(f"There is no {what} number {number}.")
+            if done(row) or time.monotonic() >= until:
+                return row
+            time.sleep(every)
+
+    def signals(
+        self, saga: str | None = None, *, key: str | None = None, kept_only: bool = False, limit: int = 50
+    ) -> Sequence[SignalRow]:
+        """Signals and what became of them, newest first; of one saga, and of one key, if given.
+
+        Args:
+            kept_only: those that nobody has taken and that are not too late.
+        """
+        with reading(self.engine) as connection:
+            return read_signals(connection, saga=saga, key=key, kept_only=kept_only, limit=limit)
+
+    def _whose(
+        self, connection: Connection, saga: SagaRun | type[Saga[Any]] | str, key: str | None
+    ) -> tuple[str, str, str | None]:
+        """Name and key of the saga, and the id of the instance if there is one.
+
+        Raises:
+            UnknownRun: it was named by its id, and there is none.
+        """
+        table = saga_instance.c
+        if key is None:
+            if isinstance(saga, type):
+                raise SagasError(f"Which {saga.__name__}? Give its key=, or its run.")
+            saga_id = saga if isinstance(saga, str) else saga.id
+            row = connection.execute(select(table.saga, table.key).where(table.id == saga_id)).one_or_none()
+            if row is None:
+                raise UnknownRun(saga_id)
+            return row.saga, row.key, saga_id
+        name = (
+            saga.definition.name if isinstance(saga, type) else saga if isinstance(saga, str) else saga.saga
+        )
+        if not (is_storable(name) and is_storable(key)):
+            return name, key, None  # no database has it
+        found = select(table.id).where(table.key == key, table.saga == name)
+        return name, key, connection.execute(found).scalar()
 
     # ---- changing the declarations ----------------------------------------------------------------
 
@@ -502,12 +695,14 @@ def _digest(state: BaseModel) -> str:
 
 def _canonical(value: Any) -> str:
     match value:
-        case Mapping():
-            inner = sorted(f"{_canonical(name)}:{_canonical(item)}" for name, item in value.items())
+        case None | str() | int() | float() | Decimal():  # most, told apart without asking an ABC
+            return encode_basestring_ascii(str(value))
+        case dict() | Mapping():
+            inner = sorted([f"{_canonical(name)}:{_canonical(item)}" for name, item in value.items()])
             return "{" + ",".join(inner) + "}"
         case set() | frozenset():
             return "{" + ",".join(sorted(map(_canonical, value))) + "}"
         case list() | tuple():
             return "[" + ",".join(map(_canonical, value)) + "]"
         case _:
-            return json.dumps(str(value))
+            return encode_basestring_ascii(str(value))

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
 _ACTS: Final = 100
+_FORGET_EVERY: Final = timedelta(hours=1)
+_FORGET: Final = 1000
 
 
 class Timekeeper:
@@ -39,6 +41,7 @@ class Timekeeper:
         self._resend = resend
         self._observe_every = observe_every
         self._observed_at: datetime | None = None
+        self._forgot_at: datetime | None = None
 
     def turn(self) -> datetime | None:
         """Do all that is due; when the next thing will be, None if nothing waits for a moment.
@@ -47,22 +50,50 @@ class Timekeeper:
             StoreUnavailable: the database is away; turn again later.
         """
         orchestrator = self._orchestrator
+        store, known = orchestrator.store, orchestrator.definitions.known()
+        if self._observed_at is not None and self._unseen_for(2 * self._observe_every):
+            self.observe()  # what was seen so long ago tells nothing of what is due now
+        fired = None
+        while fired in (None, _BATCH):
+            # One statement: what wakes a timekeeper is hardly ever anything but a saga that was started.
+            ahead = store.ahead(known)
+            if ahead.acts:  # before what is due: a saga can be cancelled before its first step
+                while orchestrator.obey_acts(_ACTS) == _ACTS:
+                    pass
+            if ahead.signals:
+                while orchestrator.take_signals(_ACTS) == _ACTS:
+                    pass
+            if ahead.replays and self._resend is not None:
+                store.replay(self._resend)
+            is_due = ahead.due is not None and ahead.due <= orchestrator.clock()
+            fired = self._fire() if ahead.acts or ahead.signals or is_due else 0
         self.observe()
-        while orchestrator.obey_acts(_ACTS) == _ACTS:
-            pass
-        seen = orchestrator.horizons
-        while orchestrator.fire_timers(seen.ripe(), _BATCH, unattended=seen.unattended) == _BATCH:
-            pass
-        if self._resend is not None:
-            orchestrator.store.replay(self._resend)
-        return orchestrator.store.next_due(orchestrator.definitions.known())
+        self._forget_signals()
+        looked = ahead.acts or ahead.signals or fired
+        return store.next_due(known) if looked else ahead.due
+
+    def _fire(self) -> int:
+        seen = self._orchestrator.horizons
+        return self._orchestrator.fire_timers(seen.ripe(), _BATCH, unattended=seen.unattended)
+
+    def _forget_signals(self) -> None:
+        """Delete, once an hour, those that are kept for nobody and those that were answered long ago."""
+        orchestrator, now = self._orchestrator, self._orchestrator.clock()
+        if not any(definition.waits for definition in orchestrator.definitions):
+            return
+        if self._forgot_at is not None and now - self._forgot_at < _FORGET_EVERY:
+            return
+        gone = orchestrator.store.forget_signals(now - orchestrator.policy.signal_retention, _FORGET)
+        self._forgot_at = None if gone == _FORGET else now  # whoever is behind goes on with the next turn
+
+    def _unseen_for(self, span: timedelta) -> bool:
+        return self._observed_at is None or self._orchestrator.clock() - self._observed_at >= span
 
     def observe(self) -> None:
         """Look which queues are empty, and note all for people. A reply queue may hold what we miss."""
-        now = self._orchestrator.clock()
-        if self._observed_at is not None and now - self._observed_at < self._observe_every:
+        if not self._unseen_for(self._observe_every):
             return
-        self._observed_at = now
+        now = self._observed_at = self._orchestrator.clock()
         horizons, publisher = self._orchestrator.horizons, self._orchestrator.publisher
         replies = self._orchestrator.reply_to
         seen: list[QueueSeen] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from sagas_framework.core.events import Act
 from sagas_framework.core.evolving import MIGRATED, under_new_names
-from sagas_framework.core.instance import Cause, SagaInstance, StepRecord, steps_to_json
+from sagas_framework.core.instance import Cause, Phase, SagaInstance, StepRecord, steps_to_json
 from sagas_framework.core.options import Option, options
 from sagas_framework.core.telling import effect, records_of
 from sagas_framework.core.why import (
@@ -24,7 +24,8 @@ from sagas_framework.core.why import (
     why,
 )
 from sagas_framework.saga import SagaDefinition
-from sagas_framework.storage.ports import ActRow, HistoryLine, Stuck
+from sagas_framework.steps import WaitStep
+from sagas_framework.storage.ports import ActRow, HistoryLine, SignalRow, Stuck
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ class SagaView:
         return None if name is None else self.queues.get(name)
 
     @property
+    def signals(self) -> Sequence[str]:
+        """The names of the signals that it waits for now; none if its declaration is not at hand."""
+        found: list[str] = []
+        for record in self.records:
+            step = self.saga and self.saga.steps[self.saga.index(record.name)]
+            if record.phase is Phase.WAITING and isinstance(step, WaitStep):
+                found += step.names
+        return found
+
+    @property
     def options(self) -> Sequence[Option]:
         """What an operator can do now."""
         return [] if self.saga is None else options(self.saga, self.instance, self.now)
@@ -87,8 +98,9 @@ class SagaView:
 
         Shape: what `summary` has, then what `why_in_json` has, ``state``, ``steps`` (in order: ``name``,
         ``phase``, ``effect``, ``attempts``, ``tries``, and what else the row has of each), ``history``
-        (oldest first: ``at``, ``entry``, ``step``, ``detail``, ``revision``), ``declared``, ``can_do`` (acts
-        that would be obeyed now) and ``acts`` (asked for).
+        (oldest first: ``at``, ``entry``, ``step``, ``detail``, ``revision``), ``declared``, ``signals``
+        (names of those that it waits for now), ``can_do`` (acts that would be obeyed now) and ``acts``
+        (asked for).
         """
         return (
             summary(self.instance)
@@ -98,6 +110,7 @@ class SagaView:
                 "steps": self._steps(),
                 "history": [line_to_json(line) for line in self.history],
                 "declared": self.saga is not None,
+                "signals": self.signals,
                 "can_do": [option.to_json() for option in self.options],
                 "acts": [act_to_json(act) for act in self.acts],
             }
@@ -161,9 +174,9 @@ class StuckView:
         return "1 saga" if self.stuck.count == 1 else f"{self.stuck.count:,} sagas"
 
     def _what(self) -> str:
-        stuck, s, them = self.stuck, "s", "it"
+        stuck, s, them, its = self.stuck, "s", "it", "its"
         if stuck.count != 1:
-            s, them = "", "them"
+            s, them, its = "", "them", "their"
         since = f"since {clock_time(stuck.since, self.now)}"
         match stuck.cause:
             case Cause.PERSON:
@@ -173,6 +186,10 @@ class StuckView:
             case Cause.PAUSE:
                 told = f"pause{s} at {stuck.saga}.{stuck.what} {since}{self._reason()}"
                 return f"{told}; the next try comes by itself."
+            case Cause.SIGNAL:
+                return f"of {stuck.saga} wait{s} at {stuck.what} for a signal {since}."
+            case Cause.TIME:
+                return f"of {stuck.saga} wait{s} at {stuck.what} for {its} time {since}."
             case Cause.START:
                 told = f"of {stuck.saga} wait{s} for an orchestrator to take {them} up {since}"
                 return f"{told}: is one running?"
@@ -231,12 +248,25 @@ def summary(instance: SagaInstance) -> dict[str, Any]:
         "status": instance.status.value,
         "outcome": instance.outcome and instance.outcome.to_json(),
         "waits": waits
-        and {"cause": waits.cause.value, "for": waits.what or None, "since": waits.since.isoformat()},
+        and {"cause": waits.cause.value, "for": waits.what or None, "since": waits.since.isoformat()}
+        | _until(instance),
+        "deadline": instance.deadline and instance.deadline.isoformat(),
+        "late": instance.late,
         "revision": instance.revision,
         "created_at": instance.created_at.isoformat(),
         "updated_at": instance.updated_at.isoformat(),
         "ended_at": instance.ended_at and instance.ended_at.isoformat(),
     }
+
+
+def _until(instance: SagaInstance) -> dict[str, Any]:
+    """Of one that waits for a signal or for its time: until when, None if for ever."""
+    waits = instance.waiting
+    if waits is None or waits.cause not in (Cause.SIGNAL, Cause.TIME):
+        return {}
+    record = instance.steps[waits.what]
+    moment = record.deadline or record.resume_at
+    return {"until": moment and moment.isoformat()}
 
 
 def line_to_json(line: HistoryLine) -> dict[str, Any]:
@@ -251,6 +281,22 @@ def line_to_json(line: HistoryLine) -> dict[str, Any]:
     }
 
 
+def signal_to_json(row: SignalRow) -> dict[str, Any]:
+    """A signal, and what became of it."""
+    return {
+        "number": row.id,
+        "saga": row.saga,
+        "key": row.key,
+        "signal": row.signal,
+        "id": row.said_id,
+        "payload": dict(row.payload),
+        "by": row.by or None,
+        "said_at": row.said_at.isoformat(),
+        "became": row.became.value,
+        "answer": row.answer,
+    }
+
+
 def act_to_json(act: ActRow) -> dict[str, Any]:
     """An operator's act, and what became of it."""
     return {
@@ -262,6 +308,7 @@ def act_to_json(act: ActRow) -> dict[str, Any]:
         "reason": act.reason,
         "force": act.force,
         "revision": act.revision,
+        "until": act.until and act.until.isoformat(),
         "created_at": act.created_at.isoformat(),
         "became": act.became,
         "answer": act.answer,

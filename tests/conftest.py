@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import (
     Missing,
@@ -17,6 +18,11 @@ from tests.servers import (
     RedisServer,
     skip_or_fail,
 )
+
+# How fast examples are made and tried says something about the machine, which may have more to do.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 
 # ---- servers found on this machine ----------------------------------------------------------------
 

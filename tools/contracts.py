@@ -22,7 +22,7 @@ CURRENT: Final = ROOT / "docs" / "contracts"
 RELEASED: Final = CURRENT / "released"
 MODULES: Final = ROOT / "tools" / "asyncapi" / "node_modules"
 
-NEW_SERVICES: Final[tuple[str, ...]] = ()
+NEW_SERVICES: Final[tuple[str, ...]] = ("inventory_service", "delivery_service", "notification_service")
 """Services that the last release did not have. It is empty again when they are released."""
 
 _KEPT: Final = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")

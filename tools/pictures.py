@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page, expect
 
 from app_common.docs_sites import INSTALL, RENDERER
-from app_common.running import SERVICES
-from app_common.settings import docs_port_variable
+from app_common.running import PAGED, SERVICES
+from app_common.settings import docs_port_variable, port_variable
 from tools.browser import browser
 
 ROOT: Final = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def _take(page: Page, name: str) -> None:
 @contextmanager
 def demo(folder: Path) -> Iterator[str]:
     """The application as ``make demo`` runs it, on free ports; its address."""
-    variables = ["ORDER_SERVICE_PORT", *map(docs_port_variable, SERVICES)]
+    variables = [*map(port_variable, PAGED), *map(docs_port_variable, SERVICES)]
     with ExitStack() as probes:
         ports = []
         for _ in variables:

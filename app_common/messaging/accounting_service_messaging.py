@@ -1,8 +1,14 @@
-"""What the accounting service is asked: to authorize an amount on a card, or to let go of it again."""
+"""What the accounting service is asked: to authorize an amount on a card, or to charge a customer.
+
+Either can be taken back.
+"""
+
+from typing import Annotated
 
 from pydantic import Field
 
 from app_common.money import Amount
+from app_common.texts import Name, OrderId
 from sagas_framework import Command, Compensation, Failure, Reply, Service
 
 accounting_service = Service("accounting_service")
@@ -33,3 +39,27 @@ class ReverseAuthorization(
     """Let go of the amount. `transaction_id` is None when `AuthorizeCard` was never answered."""
 
     transaction_id: int | None = Field(examples=[11])
+
+
+class PaymentDeclined(Failure):
+    """The payment provider does not charge the customer."""
+
+
+class CustomerCharged(Reply):
+    """The customer has paid."""
+
+    charge_id: int = Field(examples=[31])
+
+
+class Charge(Command[CustomerCharged], service=accounting_service, name="charge", failures=[PaymentDeclined]):
+    """Have the customer pay the amount."""
+
+    order_id: OrderId
+    customer: Annotated[Name, Field(examples=["Riley"])]
+    amount: Amount = Field(examples=["1299.00"])
+
+
+class Refund(Compensation[Charge], service=accounting_service, name="refund"):
+    """Give the money back. `charge_id` is None when `Charge` was never answered."""
+
+    charge_id: int | None = Field(examples=[31])

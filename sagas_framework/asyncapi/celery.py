@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sagas_framework.core.events import Result
 from sagas_framework.transport.envelope import ATTEMPT, HAND_OVER, KNOWN, NOT_AFTER, OPERATION_ID, RESULT
+from sagas_framework.transport.event_wire import EVENT_AT, EVENT_NUMBER
 
 Schema = dict[str, Any]
 
@@ -59,8 +60,9 @@ _CELERYS: Final[Mapping[str, Schema]] = {
     "kwargsrepr": {"type": "string", "description": "Blanked, too."},
     "origin": {"type": ["string", "null"], "description": "`saga`, or Celery's `pid@host`."},
 }
-# Releases of Celery differ in whether they write these.
-_NOT_ALWAYS: Final = ("shadow", "ignore_result")
+# Optional in the protocol: Celery writes them, releases differ in whether they write the first and the last,
+# and ours say nothing that way.
+_NOT_ALWAYS: Final = ("shadow", "eta", "expires", "retries", "timelimit", "ignore_result")
 
 _OURS: Final[Mapping[str, Schema]] = {
     OPERATION_ID: {
@@ -92,6 +94,19 @@ _OURS: Final[Mapping[str, Schema]] = {
     },
 }
 
+_EVENTS: Final[Mapping[str, Schema]] = {
+    EVENT_AT: {
+        "type": "string",
+        "format": "date-time",
+        "description": "When it was published, with a UTC offset.",
+    },
+    EVENT_NUMBER: {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Grows from event to event of one publishing database. They come in any order.",
+    },
+}
+
 _ASKING: Final = (OPERATION_ID, ATTEMPT, NOT_AFTER)
 
 
@@ -101,7 +116,7 @@ _OF_WHAT_ANSWERS: Final = dict.fromkeys(("root_id", "parent_id"), "The id of the
 
 
 def _headers(title: str, ids: Mapping[str, str], ours: Sequence[str], optional: Sequence[str] = ()) -> Schema:
-    properties = {**_CELERYS, **{name: _OURS[name] for name in (*ours, *optional)}}
+    properties = {**_CELERYS, **{name: {**_OURS, **_EVENTS}[name] for name in (*ours, *optional)}}
     return {
         "title": title,
         "type": "object",
@@ -118,12 +133,14 @@ COMPENSATION: Final = "compensation"
 SETTLING: Final = "settling"
 REPLY: Final = "reply"
 PLAIN_REPLY: Final = "plain_reply"
+EVENT: Final = "event"
 
 _TRAITS: Final[Mapping[str, tuple[Schema, str]]] = {
     COMMAND: (_headers("Headers of a command", _OF_WHAT_ASKS, _ASKING), "taskId"),
     COMPENSATION: (_headers("Headers of a compensation", _OF_WHAT_ASKS, (*_ASKING, KNOWN)), "taskId"),
     SETTLING: (_headers("Headers of a settling", _OF_WHAT_ASKS, (*_ASKING, KNOWN), (HAND_OVER,)), "taskId"),
     REPLY: (_headers("Headers of a reply", _OF_WHAT_ANSWERS, (RESULT,)), "answeredId"),
+    EVENT: (_headers("Headers of an event", _OF_WHAT_ASKS, (EVENT_AT, EVENT_NUMBER)), "eventId"),
     PLAIN_REPLY: (_headers("Headers of a reply that Celery sends", _OF_WHAT_ANSWERS, ()), "answeredId"),
 }
 
@@ -131,6 +148,11 @@ CORRELATION_IDS: Final[Mapping[str, Schema]] = {
     "taskId": {
         "description": "The message's id, a UUIDv5 of saga, step, what is asked, and attempt: "
         "a message that is sent again keeps it. The AMQP property `correlation_id` has the same value.",
+        "location": "$message.header#/id",
+    },
+    "eventId": {
+        "description": "The event's id: an event that is sent again keeps it. The AMQP property "
+        "`correlation_id` has the same value.",
         "location": "$message.header#/id",
     },
     "answeredId": {

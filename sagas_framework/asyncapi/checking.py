@@ -57,7 +57,8 @@ def check_together(documents: Iterable[Document]) -> list[str]:
     """What does not fit between the documents of services that talk; empty if everything does.
 
     Each ``send`` has exactly one ``receive``, in another document or in its own, on the same queue, with
-    the same messages and the same replies. What is only for people may differ.
+    the same messages and the same replies; an event may have none or several. What is only for people may
+    differ.
     """
     all_of_them = list(documents)
     return [
@@ -133,7 +134,7 @@ def _dangling(document: Document) -> Iterator[str]:
 def _info(document: Document) -> Iterator[str]:
     info = document.get("info", {})
     for name, parts in _INFO.items():
-        if not info.get(name):
+        if not info.get(name) and (name != "tags" or document.get("operations")):
             yield f"info.{name} is missing"
         for part in parts:
             if info.get(name) and not info[name].get(part):
@@ -271,17 +272,25 @@ def _received_once(
         if candidate["action"] == "receive" and candidate["channel"]["$ref"] == channel
     ]
     where = f"{document['info']['title']}: operations.{name}"
-    if not found:
+    topic = _is_topic(follow(document, operation["channel"]))
+    if not found and not topic:
         yield f"{where}: nobody receives it"
-    elif len(found) > 1:
+    elif len(found) > 1 and not topic:
         titles = ", ".join(other["info"]["title"] for other, _ in found)
         yield f"{where}: {len(found)} services receive it: {titles}"
     else:
-        ((other, receiving),) = found
-        ours, theirs = _seen(document, operation), _seen(other, receiving)
-        for part in sorted(ours.keys() | theirs.keys()):
-            if ours.get(part) != theirs.get(part):
-                yield f"{where}: {part} is not as in the document of {other['info']['title']}"
+        ours = _seen(document, operation)
+        for other, receiving in found:
+            theirs = _seen(other, receiving)
+            for part in sorted(ours.keys() | theirs.keys()):
+                if ours.get(part) != theirs.get(part):
+                    yield f"{where}: {part} is not as in the document of {other['info']['title']}"
+
+
+def _is_topic(channel: Mapping[str, Any]) -> bool:
+    """Whether events are published there: as many services take them as want to."""
+    amqp = channel.get("bindings", {}).get("amqp", {})
+    return bool(amqp.get("is") == "routingKey")
 
 
 def _seen(document: Document, operation: Mapping[str, Any]) -> dict[str, Any]:

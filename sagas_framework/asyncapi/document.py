@@ -9,6 +9,8 @@ How it is laid out, and why:
   asks itself has both: what it answers is on ``<task>.replies_to_all``.
 - A message for each declared failure, though all bear the task's name ``<task>.response.failure``: the
   payload's ``type`` tells them apart. What is not declared is ``<task>.response.failure`` itself.
+- A channel for each event, whose ``address`` is its topic on the exchange of all events. A subscriber's
+  queue is in the words of its operation, for publisher and subscribers describe one channel alike.
 - Operations are named ``send_<task>`` and ``receive_<task>``, settlings ``..._settle``.
 - AMQP's binding 0.3.0 has no place for a queue's arguments, so they are its extension
   ``x-queue-arguments``.
@@ -21,16 +23,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from sagas_framework.asyncapi import celery
 from sagas_framework.asyncapi.answering import answers
 from sagas_framework.asyncapi.asking import asking, models, named
 from sagas_framework.asyncapi.celery import Schema
 from sagas_framework.asyncapi.described import Described
 from sagas_framework.asyncapi.exchanges import Exchange
+from sagas_framework.asyncapi.happenings import TAG, happening, told, topic_binding
 from sagas_framework.asyncapi.pieces import class_name
 from sagas_framework.asyncapi.schemas import schemas_of
 from sagas_framework.core.ids import Kind
 from sagas_framework.errors import DefinitionError
+from sagas_framework.events import EXCHANGE, Event, EventQueue
 from sagas_framework.messages import Queue, WireProtocol
 from sagas_framework.transport.connecting import queue_arguments
 
@@ -54,18 +60,26 @@ def document(
     receives: Sequence[Exchange],
     sends: Sequence[Exchange],
     reply_queue: Queue | None,
+    publishes: Sequence[type[Event]] = (),
+    subscribes: Sequence[type[Event]] = (),
+    event_queue: EventQueue | None = None,
 ) -> dict[str, Any]:
     """The document, in plain JSON types.
 
     Args:
         info: the Info Object but for its tags.
         reply_queue: of the sender, where it wants its answers.
+        event_queue: of the subscriber, from which it takes what it subscribes to.
     """
-    built = _Building(servers, virtual_host, [*sends, *receives])
+    built = _Building(servers, virtual_host, [*sends, *receives], [*publishes, *subscribes])
     for exchange in sends:
         built.add("send", exchange, reply_queue)
     for exchange in receives:
         built.add("receive", exchange, None)
+    for event in publishes:
+        built.add_event("send", event, None)
+    for event in subscribes:
+        built.add_event("receive", event, event_queue)
     made = {
         "asyncapi": VERSION,
         "id": identifier,
@@ -81,7 +95,13 @@ def document(
 
 
 class _Building:
-    def __init__(self, servers: Mapping[str, Any], virtual_host: str, exchanges: Iterable[Exchange]) -> None:
+    def __init__(
+        self,
+        servers: Mapping[str, Any],
+        virtual_host: str,
+        exchanges: Iterable[Exchange],
+        events: Sequence[type[Event]],
+    ) -> None:
         self.servers = [{"$ref": f"#/servers/{name}"} for name in servers]
         self.virtual_host = virtual_host
         self.channels: dict[str, Schema] = {}
@@ -90,13 +110,12 @@ class _Building:
         self.kinds: set[Kind] = set()
         self.sagas: dict[str, None] = {}
         exchanges = list(exchanges)
-        wanted = [model for exchange in exchanges for model in models(exchange)]
-        self.schemas, self.named = schemas_of(wanted, self._reserved(exchanges))
-
-    @staticmethod
-    def _reserved(exchanges: Iterable[Exchange]) -> set[str]:
-        """A code generator would put one class in the place of the other, without a word."""
-        return {celery.EMBED_NAME, *(class_name(exchange.task) for exchange in exchanges)}
+        wanted: list[type[BaseModel]] = [model for exchange in exchanges for model in models(exchange)]
+        tasks = [*(exchange.task for exchange in exchanges), *(event.contract.task for event in events)]
+        # A code generator would put one class in the place of the other, without a word.
+        reserved = {celery.EMBED_NAME, *map(class_name, tasks)}
+        self.schemas, self.named = schemas_of([*wanted, *events], reserved)
+        self.has_events = bool(events)
 
     # ---- operations and channels --------------------------------------------------------------------
 
@@ -133,6 +152,30 @@ class _Building:
         if replies:
             operation["reply"] = self._reply(exchange, replies, reply_queue)
         self.operations[_operation_id(action, exchange)] = operation
+
+    def add_event(self, action: str, event: type[Event], queue: EventQueue | None) -> None:
+        """An event, seen by the one who publishes it or subscribes to it."""
+        described = self._message(happening(event, self.schemas))
+        key = event.contract.task
+        if key in self.channels and "reply" in self.operations.get(f"{action}_{key}", {}):
+            raise DefinitionError(f"{key} is a command and an event. Give one of them another name=.")
+        self.channels[key] = {
+            "address": key,
+            "title": described.title,
+            "description": f"The topic `{key}` of the exchange `{EXCHANGE}`.",
+            "servers": self.servers,
+            "messages": {key: {"$ref": f"#/components/messages/{key}"}},
+            "bindings": {"amqp": topic_binding(self.virtual_host)},
+        }
+        self.operations[f"{action}_{key}"] = {
+            "action": action,
+            "title": described.title,
+            "summary": described.summary,
+            "description": told(action, described, queue),
+            "tags": [{"name": TAG[0]}],
+            "channel": {"$ref": f"#/channels/{key}"},
+            "bindings": {"amqp": {"deliveryMode": 2, "ack": True, **BINDING}},
+        }
 
     def _reply(self, exchange: Exchange, replies: Sequence[Described], queue: Queue | None) -> Schema:
         key = f"{exchange.task}.replies"
@@ -207,6 +250,7 @@ class _Building:
                 for kind, (name, text) in TAGS.items()
                 if kind in self.kinds
             ),
+            *([{"name": TAG[0], "description": TAG[1]}] if self.has_events else []),
             *({"name": saga, "description": f"Sent by the saga {saga}."} for saga in self.sagas),
         ]
 
@@ -214,11 +258,12 @@ class _Building:
         """What is used, and nothing else."""
         traits = {message.trait for message in self.messages.values()}
         correlated = {celery.correlation(trait) for trait in traits}
+        embed = {celery.EMBED_NAME: celery.EMBED} if self.messages else {}
         return {
             "messages": {key: message.to_json() for key, message in self.messages.items()},
             "messageTraits": {name: celery.trait(name) for name in sorted(traits)},
             "correlationIds": {name: celery.CORRELATION_IDS[name] for name in sorted(correlated)},
-            "schemas": dict(sorted({**self.named, celery.EMBED_NAME: celery.EMBED}.items())),
+            "schemas": dict(sorted({**self.named, **embed}.items())),
         }
 
 

@@ -10,7 +10,8 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.errors import DefinitionError
 from sagas_framework.messages import Command, Compensation, Queue, Service, WireProtocol, settle_task
 from sagas_framework.participant import Handling
-from sagas_framework.saga import NOTHING_TO_UNDO, CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import NOTHING_TO_UNDO, CommandStep
 
 
 @dataclass(frozen=True)

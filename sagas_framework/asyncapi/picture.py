@@ -7,7 +7,7 @@ Colours come from the style sheet of the page, which needs rules for these class
 |---|---|
 | ``service``, ``name``, ``queue`` | the bar of a service, its title, a queue's name |
 | ``send``, ``receive``, ``reply`` | lines, and with ``head`` their heads |
-| ``compensation``, ``settling`` | beside the former and ``channel``, if the channel has that tag |
+| ``compensation``, ``settling``, ``event`` | beside the former and ``channel``, if the channel has that tag |
 | ``channel``, ``label``, ``answers`` | the pill of a channel, its name, the answers' names |
 | ``nobody`` | a side that no document has |
 """
@@ -39,7 +39,7 @@ _MARGIN: Final = 10
 _MONO: Final = 6.75  # width of a sign of the labels, 11 px, in the widest type that is usual
 _SANS: Final = 5.6  # and of the answers
 
-_TAGS: Final = ("compensation", "settling")
+_TAGS: Final = ("compensation", "settling", "event")
 _NOT_TEXT: Final = re.compile(
     # What XML has no place for, and what turns the direction of text around.
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -74,7 +74,7 @@ def _sender(talk: Talk) -> str | None:
 
 
 def _receiver(talk: Talk) -> tuple[str | None, str]:
-    return talk.receiver.service if talk.receiver else None, talk.address
+    return talk.receiver.service if talk.receiver else None, talk.place
 
 
 def _draw_sender(
@@ -86,10 +86,10 @@ def _draw_sender(
     if queues := sorted({talk.reply_address for talk in talks if talk.reply_address}):
         drawn.append(_words("queue", "0", top + 30, f"answers on {', '.join(queues)}"))
     y = top + _HEAD
-    for (receiver, queue), group in groupby(talks, key=_receiver):
+    for (receiver, place), group in groupby(talks, key=_receiver):
         title = system.titles[receiver] if receiver else "Received by nobody here"
         drawn.append(_words("name", "100%", y + 14, title, "end"))
-        drawn.append(_words("queue", "100%", y + 29, f"queue {queue}", "end"))
+        drawn.append(_words("queue", "100%", y + 29, place, "end"))
         y += _GROUP
         begin = y
         for talk in group:

@@ -13,8 +13,10 @@ from sagas_framework.asyncapi.exchanges import received, sent
 from sagas_framework.asyncapi.rendering import to_json, to_yaml
 from sagas_framework.asyncapi.servers import servers, virtual_host
 from sagas_framework.errors import DefinitionError
+from sagas_framework.events import events_of
 from sagas_framework.participant import Participant
 from sagas_framework.sagas import Sagas
+from sagas_framework.subscriber import Subscriber
 
 _SEMVER: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[\w.-]+)?(\+[\w.-]+)?", re.ASCII)
 
@@ -48,6 +50,8 @@ class Specification:
         broker: the broker's address. Hosts and virtual host are documented, credentials are not.
         receives: the participant that serves its commands.
         sends: its sagas.
+        subscribes: its subscriber. What it publishes needs no mention: it is the events of this service that
+            its contracts declare.
 
     Raises:
         DefinitionError: something is missing or does not fit together.
@@ -65,15 +69,17 @@ class Specification:
         broker: str,
         receives: Participant | None = None,
         sends: Sagas | None = None,
+        subscribes: Subscriber | None = None,
     ) -> None:
-        if receives is None and sends is None:
+        if receives is None and sends is None and subscribes is None and not events_of(service):
             raise DefinitionError(
                 f"The specification of {service} describes nothing: "
-                "give it receives=participant, sends=sagas, or both."
+                "give it receives=participant, sends=sagas, subscribes=subscriber, or several of them."
             )
         for whose, what in (
             (receives and receives.service.name, "receives"),
             (sends and sends.service, "sends"),
+            (subscribes and subscribes.service.name, "subscribes"),
         ):
             if whose not in (None, service):
                 raise DefinitionError(
@@ -94,6 +100,7 @@ class Specification:
         self.license = license
         self.receives = receives
         self.sends = sends
+        self.subscribes = subscribes
         self._broker = broker
 
     @cached_property
@@ -119,6 +126,9 @@ class Specification:
             receives=received(self.receives.handlings.values()) if self.receives else [],
             sends=sent(self.sends.definitions) if self.sends else [],
             reply_queue=self.sends.reply_queue if self.sends else None,
+            publishes=events_of(self.service),
+            subscribes=self.subscribes.events if self.subscribes else [],
+            event_queue=self.subscribes.queue if self.subscribes else None,
         )
         # Examples are written by what writes the messages, so this is a schema that says something else.
         for problem in misfit_examples(made):

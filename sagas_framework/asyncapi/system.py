@@ -32,12 +32,13 @@ class Talk:
 
     Args:
         channel: its key in the documents; for a command, the name of the Celery task.
-        address: the queue.
+        address: the queue; of an event, its topic.
         title: of the channel, for people.
         sender, receiver: None if no document has that side.
         replies: names of the messages that may come back, in the document's order.
         reply_address: the queue of the replies; None if only the sender knows it and it has no document.
         tags: of the operations on both sides.
+        exchange: on which the topic is; None for a queue.
     """
 
     channel: str
@@ -48,6 +49,12 @@ class Talk:
     replies: tuple[str, ...] = ()
     reply_address: str | None = None
     tags: frozenset[str] = frozenset()
+    exchange: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is sent, in words."""
+        return f"exchange {self.exchange}" if self.exchange else f"queue {self.address}"
 
     @property
     def short(self) -> str:
@@ -147,6 +154,7 @@ class _Side:
     replies: tuple[str, ...]
     reply_address: str | None
     tags: frozenset[str]
+    exchange: str | None
 
     def meets(self, other: _Side) -> bool:
         """Whether the two talk: the same queue, and a message in common."""
@@ -169,7 +177,13 @@ def _sides(service: str, document: Document) -> Iterator[_Side]:
             replies=tuple(_replies(document, reply or {}, reply_channel)),
             reply_address=reply_channel.get("address"),
             tags=frozenset(str(follow(document, tag)["name"]) for tag in operation.get("tags", ())),
+            exchange=_exchange(channel),
         )
+
+
+def _exchange(channel: Mapping[str, Any]) -> str | None:
+    amqp = channel.get("bindings", {}).get("amqp", {})
+    return str(amqp["exchange"].get("name")) if amqp.get("is") == "routingKey" else None
 
 
 def _names(document: Document, channel: Mapping[str, Any]) -> Iterator[str]:
@@ -205,4 +219,5 @@ def _talk(send: _Side | None, receive: _Side | None) -> Talk:
         replies=side.replies,
         reply_address=send.reply_address if send else side.reply_address,
         tags=frozenset().union(*(one.tags for one in (send, receive) if one)),
+        exchange=side.exchange,
     )

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from sagas_framework.check.findings import Finding, Severity, found, listed
 from sagas_framework.messages import Command, Compensation, WireProtocol, settle_task
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 
 OWN_FAILURES: Final = ("InboxRowMissing", "InvalidPayload", "OutcomeUnknown", "UnknownTask", "Withdrawn")
 """What participants of this library answer by themselves."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 from sagas_framework.check.outcomes import goes_on_being_tried, undo_name
 from sagas_framework.check.paths import End, Happening, Walk, What
 from sagas_framework.check.words import why_in_short
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import Status
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep, DelayStep, EndStep, LocalStep, WaitStep
 
 _STARTED = "started"
 _ASKED = frozenset({What.SETTLED_DONE, What.SETTLED_REFUSED, What.SETTLED_WITHDRAWN})
@@ -62,15 +62,15 @@ def _straight(saga: SagaDefinition) -> Iterator[tuple[str, str]]:
     yield from pairwise(nodes)
 
 
-def _does(step: LocalStep[Any] | CommandStep[Any]) -> bool:
-    return isinstance(step, CommandStep) or step.action is not None
+def _does(step: AnyStep) -> bool:
+    return not isinstance(step, LocalStep) or step.action is not None
 
 
 def _turn(end: End, arrows: _Arrows) -> None:
     """The arrows of a path that does not go straight on."""
-    if not end.story:
-        return  # it goes straight on; or it could not be walked further, which the findings tell
-    first, *rest = end.story
+    if not end.turn:
+        return  # it goes on to the end; or it could not be walked further, which the findings tell
+    first, *rest = end.turn
     here = f"do_{first.step}" if first.step else _STARTED
     why: Happening | None = first
     for answer in rest:
@@ -92,9 +92,17 @@ def _heal(saga: SagaDefinition, happening: Happening, arrows: _Arrows) -> None:
     if not name:
         return
     index = saga.index(name)
+    later = [f"do_{one.name}" for one in saga.steps[index + 1 :] if _does(one)]
+    follows = next(iter(later), "completed")
+    if happening.what in (What.SIGNALLED, What.DEADLINE):
+        arrows.add(f"do_{name}", follows, happening)
+    if happening.what is What.LEFT_OUT and _does(saga.steps[index]):
+        before = [f"do_{one.name}" for one in saga.steps[:index] if _does(one)]
+        arrows.add(before[-1] if before else _STARTED, follows, happening)
+    if happening.what is What.ENDED:
+        arrows.add(f"do_{name}", "completed", happening)
     if happening.what in (What.SETTLED_DONE, What.SAID_DONE):
-        after = [f"do_{later.name}" for later in saga.steps[index + 1 :] if _does(later)]
-        arrows.add(_asks(happening), next(iter(after), "completed"), happening)
+        arrows.add(_asks(happening), follows, happening)
         arrows.add(f"do_{name}", _asks(happening))
     if goes_on_being_tried(saga, happening):
         arrows.add(f"do_{name}", f"do_{name}", happening)
@@ -105,7 +113,11 @@ def _nodes(saga: SagaDefinition, arrows: _Arrows) -> Iterator[str]:
     for index, step in enumerate(saga.steps):
         if _does(step):
             text = f"{step.name}<br><i>{_who(step)}</i>"
-            if index == saga.pivot:
+            if isinstance(step, EndStep):
+                yield f'do_{step.name}{{"{text}"}}'
+            elif isinstance(step, WaitStep | DelayStep):
+                yield f'do_{step.name}[/"{text}"/]'
+            elif index == saga.pivot:
                 yield f'do_{step.name}{{{{"{text}<br><b>pivot</b>"}}}}'
             else:
                 yield f'do_{step.name}["{text}"]'
@@ -122,5 +134,15 @@ def _nodes(saga: SagaDefinition, arrows: _Arrows) -> Iterator[str]:
         yield 'parked(["parked:<br>a person decides"])'
 
 
-def _who(step: LocalStep[Any] | CommandStep[Any]) -> str:
-    return step.command.contract.service.name if isinstance(step, CommandStep) else "own database"
+def _who(step: AnyStep) -> str:
+    match step:
+        case CommandStep():
+            return step.command.contract.service.name
+        case WaitStep():
+            return f"waits for {' or '.join(step.names)}"
+        case DelayStep():
+            return "waits for its time"
+        case EndStep():
+            return f"may end here: {step.because}"
+        case _:
+            return "own database"

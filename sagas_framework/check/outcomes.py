@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
 
 from sagas_framework.check.paths import End, Happening, Walk, What
 from sagas_framework.check.words import stories_in_words
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import Status
-from sagas_framework.core.why import times
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.core.why import in_words, times
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def _remarks(walk: Walk) -> Iterator[str]:
             f"- What undoes a step is tried again until it succeeds. Once it failed {often}, or is refused, "
             "the saga is *parked* for a person, while what is before it is undone."
         )
+    if saga.deadline is not None:
+        span = f" of {in_words(saga.deadline)}" if isinstance(saga.deadline, timedelta) else ""
+        yield (
+            f"- The saga has a deadline{span}: when it comes before the pivot, all is undone as on a cancel; "
+            "a pivot in flight is asked for first; after the pivot the saga is only late."
+        )
     yield (
         "- Our own code that raises, in a step or what makes its command, turns the saga back; a step whose "
         "command could not be made was not sent, and is not undone. Once the pivot has happened, the saga is "
@@ -129,5 +136,5 @@ def goes_on_being_tried(saga: SagaDefinition, happening: Happening) -> bool:
     return late and index > saga.pivot and isinstance(step, CommandStep) and step.has_inbox
 
 
-def _undone_until_it_works(step: LocalStep[Any] | CommandStep[Any]) -> bool:
-    return step.undoable and (isinstance(step, LocalStep) or step.has_inbox)
+def _undone_until_it_works(step: AnyStep) -> bool:
+    return step.undoable and not (isinstance(step, CommandStep) and not step.has_inbox)

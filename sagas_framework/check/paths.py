@@ -31,6 +31,12 @@ class What(StrEnum):
     SAID_DONE = "a person says: done"  # of a step whose participant keeps no inbox and cannot be asked
     SAID_WITHDRAWN = "a person says: withdrawn"
     UNDONE = "undone"
+    SIGNALLED = "signalled"  # by the signal of this name
+    TOLD_NO = "told no"  # by a failure that a signal's hook declares, or raises on the example
+    DEADLINE = "goes on at its deadline"
+    EXPIRED = "turns back at its deadline"
+    LEFT_OUT = "left out"  # its condition does not hold
+    ENDED = "ended early"
 
 
 ANSWERS: Final = frozenset({What.SUCCEEDED, What.SETTLED_DONE, What.SAID_DONE, What.REFUSED})
@@ -39,9 +45,13 @@ STRAIGHT: Final = frozenset({What.SUCCEEDED, What.SETTLED_DONE, What.SAID_DONE, 
 """What does not turn a saga from its way, forward or back."""
 
 
+BRANCHES: Final = frozenset({What.SIGNALLED, What.DEADLINE, What.LEFT_OUT, What.ENDED})
+"""What leads another way forward."""
+
+
 @dataclass(frozen=True)
 class Happening:
-    """One thing that happened. `step` is empty before the first one; `name` is a refusal's."""
+    """One thing that happened. `step` is empty before the first one; `name` is a refusal's, or a signal's."""
 
     what: What
     step: str = ""
@@ -71,6 +81,16 @@ class End:
     status: Status
     parked: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def branches(self) -> tuple[Happening, ...]:
+        """What of the story led another way forward."""
+        return tuple(told for told in self.story if told.what in BRANCHES)
+
+    @property
+    def turn(self) -> tuple[Happening, ...]:
+        """What of the story turned it from its way."""
+        return tuple(told for told in self.story if told.what not in BRANCHES)
+
     def did(self, kind: Kind) -> tuple[str, ...]:
         """The steps of the moves of this kind, in order."""
         return tuple(move.step for move in self.moves if move.kind is kind)
@@ -82,6 +102,9 @@ class Hook(StrEnum):
     REQUEST = "request"
     ON_SUCCESS = "on_success"
     COMPENSATION = "compensation"
+    CONDITION = "condition"
+    SIGNAL = "signal"  # what takes it, or the deadline
+    MOMENT = "moment"  # what works out a deadline, or the end of a delay
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from sagas_framework.check.findings import Finding, Severity, found, listed
 from sagas_framework.core.decide import DEFAULT_POLICY
 from sagas_framework.core.events import Policy
 from sagas_framework.messages import Queue, Service, WireProtocol
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 
 
 def _nowhere(task: str) -> str | None:

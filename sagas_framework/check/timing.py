@@ -9,7 +9,9 @@ from typing import Any, Final
 from sagas_framework.check.findings import Finding, Severity, found
 from sagas_framework.core.events import Policy
 from sagas_framework.core.why import in_words
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.examples import example
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep, DelayStep, WaitStep
 
 _PATIENCE: Final = 10_000
 """Attempts that are counted; more are as many as anybody wants."""
@@ -75,16 +77,36 @@ def longest_until_undone(saga: SagaDefinition, index: int) -> timedelta:
     """How long after its first sending a step before the pivot is undone at the latest.
 
     Every step after it answers just before its timeout, the last not at all, and so do the compensations
-    of those after it. Pauses between attempts are within the timeouts. A pivot is settled for as long again.
+    of those after it. Waits last until their deadlines. Pauses between attempts are within the timeouts. A
+    pivot is settled for as long again.
     """
     total = timedelta()
     for later, step in enumerate(saga.steps[: saga.pivot + 1]):
-        if later < index or isinstance(step, LocalStep):
+        if later < index:
+            continue
+        if not isinstance(step, CommandStep):
+            total += _span(saga, step)
             continue
         total += step.timeout
         if later == saga.pivot or (later > index and step.undoable):
             total += step.timeout
     return total
+
+
+def _span(saga: SagaDefinition, step: AnyStep) -> timedelta:
+    """How long a step that waits may take, on the example of the state; nothing if that is not known."""
+    given = (
+        step.deadline if isinstance(step, WaitStep) else step.until if isinstance(step, DelayStep) else None
+    )
+    if isinstance(given, timedelta):
+        return given
+    if not callable(given):
+        return timedelta()
+    try:
+        made = given(example(saga.state))
+    except Exception:
+        return timedelta()  # which the walk tells of
+    return made if isinstance(made, timedelta) else timedelta()
 
 
 def _attempts_never_made(saga: SagaDefinition) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -46,21 +46,36 @@ from sagas_framework.core.events import (
     Policy,
     ReplyReceived,
     Result,
+    SignalReceived,
     Started,
     TimerFired,
 )
 from sagas_framework.core.ids import Kind, operation_id
 from sagas_framework.core.inbox import SettleAnswer
 from sagas_framework.core.instance import Flight, Phase, SagaInstance, Status, StepRecord
+from sagas_framework.core.waiting import moment
+from sagas_framework.errors import Failure
 from sagas_framework.examples import NoExample, example
 from sagas_framework.messages import readable
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import (
+    COMPENSATE,
+    AnyStep,
+    CommandStep,
+    DelayStep,
+    EndStep,
+    LocalStep,
+    NoDeadline,
+    On,
+    WaitStep,
+)
 
 _SAGA_ID: Final = "019ca91d-4200-7000-8000-000000000000"
 _NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 # The walk asks where a path leads, not how long it takes; `check.timing` does that.
 _POLICY: Final = Policy(inbox_retention=timedelta(days=36_500))
 _LONGEST_TIMEOUT: Final = timedelta(days=1)
+_NOT_BEGUN: Final = frozenset({Phase.PENDING, Phase.LEFT_OUT})
 _OPEN: Final = frozenset({Phase.RUNNING, Phase.PAUSING, Phase.SETTLING})
 """Where a step may still be answered."""
 
@@ -117,7 +132,13 @@ class _Walker:
         }
         self._left_json = {name: left.model_dump(mode="json")[name] for name in self._left}
         self._given_json = given.model_dump(mode="json")
-        self._saga = replace(definition, steps=tuple(map(self._walkable, definition.steps)))
+        self._hooks: list[tuple[Exception, Hook]] = []
+        self._script: tuple[bool, ...] = ()
+        self._asked: list[bool] = []
+        self._no: type[Failure] | None = None
+        steps = tuple(map(self._walkable, definition.steps))
+        # Its deadline is like a cancel, at any moment before the pivot: that is walked already.
+        self._saga = replace(definition, steps=steps, deadline=None)
         self._names = {operation_id(_SAGA_ID, step.name): step.name for step in definition.steps}
         self._replies: dict[str, _Answer | None] = {}
         self._happened: set[Happening] = set()
@@ -126,15 +147,74 @@ class _Walker:
         self._missing: dict[str, NoExample] = {}
         self._reached: set[str] = set()
 
-    def _walkable(self, step: LocalStep[Any] | CommandStep[Any]) -> LocalStep[Any] | CommandStep[Any]:
+    def _walkable(self, step: AnyStep) -> AnyStep:
         """The step, with what decides alike made short. `Retry` is meant, not how often."""
         made = copy.copy(step)
         made.retry = replace(step.retry, attempts=min(step.retry.attempts, 2))
         made.undo_retry = replace(step.undo_retry, attempts=1)
         made.timeout = min(step.timeout, _LONGEST_TIMEOUT)
+        if made.when is not None:
+            made.when = self._asking(made.when)
+        if isinstance(made, WaitStep):
+            made.signals = tuple(replace(one, hook=self._taking(one)) for one in made.signals)
+            if not isinstance(made.deadline, NoDeadline):
+                made.deadline = self._spanning(made.deadline)
+            if callable(made.at_deadline):
+                made.at_deadline = self._watched(made.at_deadline, Hook.SIGNAL)
+        if isinstance(made, DelayStep):
+            made.until = self._spanning(made.until)
         if isinstance(made, CommandStep) and made.command.answers_anything and made.on_success is not None:
             made.on_success = self._leave  # no contract describes a task's result, so there is no example
         return made
+
+    def _watched(self, hook: Callable[..., Any], kind: Hook) -> Callable[..., Any]:
+        """The hook; what it raises is known for its."""
+
+        def call(*given: Any) -> Any:
+            try:
+                return hook(*given)
+            except Failure:
+                raise
+            except Exception as error:
+                self._hooks.append((error, kind))
+                raise
+
+        return call
+
+    def _asking(self, when: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        """A condition that holds, or does not, as the script has it: the example is one of many states."""
+        asked = self._watched(when, Hook.CONDITION)
+
+        def holds(state: Any) -> bool:
+            asked(state)
+            place = len(self._asked)
+            self._asked.append(self._script[place] if place < len(self._script) else True)
+            return self._asked[-1]
+
+        return holds
+
+    def _taking(self, one: On[Any]) -> Callable[[Any, Any], None]:
+        hook = None if one.hook is None else self._watched(one.hook, Hook.SIGNAL)
+
+        def take(state: Any, signal: Any) -> None:
+            if self._no is not None:
+                raise self._no
+            try:
+                if hook is not None:
+                    hook(state, signal)
+            except one.failures:
+                pass  # what it does otherwise is not to be had from this example
+
+        return take
+
+    def _spanning(self, given: Any) -> Callable[[Any], timedelta]:
+        """Called, so that it is seen whether it raises; how long it takes is no matter."""
+
+        def work_out(state: Any) -> timedelta:
+            moment(given(state) if callable(given) else given, _NOON)
+            return _LONGEST_TIMEOUT
+
+        return self._watched(work_out, Hook.MOMENT)
 
     def _leave(self, state: BaseModel, _reply: object) -> None:
         for name, value in self._left.items():
@@ -229,6 +309,11 @@ class _Walker:
             for record in instance.steps.values():
                 if record.flight is not None:
                     yield from self._answers(situation, record, record.flight)
+                elif record.phase is Phase.WAITING:
+                    yield from self._of_wait(situation, record)
+                elif record.phase is Phase.DELAYED:
+                    yield Happening(What.SUCCEEDED, record.name)
+                    yield Happening(What.CANCELLED, record.name)
                 elif record.phase is Phase.PAUSING:
                     yield Happening(What.SUCCEEDED, record.name)  # once it is tried again
 
@@ -257,11 +342,31 @@ class _Walker:
                 yield Happening(What.NO_ANSWER, name)
                 yield Happening(What.CANCELLED, name)
 
+    def _of_wait(self, situation: _Situation, record: StepRecord) -> Iterator[Happening]:
+        step = self._step(record.name)
+        assert isinstance(step, WaitStep)
+        for number, one in enumerate(step.signals):
+            # The first that is declared is the straight way.
+            what = What.SUCCEEDED if number == 0 else What.SIGNALLED
+            yield Happening(what, record.name, one.signal.signal_name)
+        for failure in dict.fromkeys(failure for one in step.signals for failure in one.failures):
+            yield Happening(What.TOLD_NO, record.name, failure.wire_name)
+        if record.deadline is not None:
+            yield Happening(What.EXPIRED if step.at_deadline is COMPENSATE else What.DEADLINE, record.name)
+        yield Happening(What.CANCELLED, record.name)
+
     # ---- and what then ----------------------------------------------------------------------------
 
     def _then(self, situation: _Situation, happening: Happening) -> Iterator[_Situation]:
         """The situations after it; none if it cannot come."""
         now, name = situation.now, happening.step
+        record = situation.instance.steps.get(name)
+        if record is not None and record.phase in (Phase.WAITING, Phase.DELAYED):
+            if happening.what is What.CANCELLED:
+                yield from self._decided(situation, _act(Act.CANCEL, now))
+            else:
+                yield from self._waited(situation, record, happening)
+            return
         match happening.what:
             case What.CANCELLED:
                 yield from self._cancelled(situation, name)
@@ -279,6 +384,36 @@ class _Walker:
                 yield self._used_up(situation, name)
             case _:
                 yield from self._answered(situation, happening)
+
+    def _waited(
+        self, situation: _Situation, record: StepRecord, happening: Happening
+    ) -> Iterator[_Situation]:
+        """After a signal, or once the moment has come."""
+        step = self._step(record.name)
+        if isinstance(step, DelayStep) or happening.what in (What.DEADLINE, What.EXPIRED):
+            at = record.deadline or record.resume_at
+            assert at is not None
+            later = replace(situation, now=max(situation.now, at))
+            yield from self._decided(later, TimerFired(_SAGA_ID, later.now))
+            return
+        assert isinstance(step, WaitStep)
+        no = happening.name if happening.what is What.TOLD_NO else None
+        for one in step.signals:
+            failures = [failure for failure in one.failures if failure.wire_name == no]
+            if not (failures or happening.name == one.signal.signal_name):
+                continue
+            try:
+                payload = _as_json(example(one.signal))
+            except NoExample as error:
+                self._missing[record.name] = error
+                return
+            event = SignalReceived(_SAGA_ID, situation.now, 0, one.signal.signal_name, payload, situation.now)
+            self._no = failures[0] if failures else None
+            try:
+                yield from list(self._decided(situation, event))
+            finally:
+                self._no = None
+            return
 
     def _cancelled(self, situation: _Situation, name: str) -> Iterator[_Situation]:
         """While its answer is awaited; and in the pause after an attempt that failed, if there is one."""
@@ -376,11 +511,34 @@ class _Walker:
 
     def _decided(self, situation: _Situation, event: Event) -> Iterator[_Situation]:
         """The situation after the event; nothing if it is refused."""
-        decision = decide(self._saga, situation.instance, event, _POLICY)
-        if decision.refused:
-            return
+        scripts: list[tuple[bool, ...]] = [()]
+        while scripts:
+            self._script, self._asked = scripts.pop(), []
+            decision = decide(self._saga, situation.instance, event, _POLICY)
+            asked = self._asked
+            scripts += [(*asked[:at], False) for at in range(len(self._script), len(asked))]
+            if not decision.refused:
+                yield self._after(situation, decision)
+
+    def _branches(self, before: SagaInstance, instance: SagaInstance) -> Iterator[Happening]:
+        """Which conditions led another way than straight on."""
+        for name, record in instance.steps.items():
+            was = before.steps.get(name)
+            if was is not None and was.phase is record.phase:
+                continue
+            ends = isinstance(self._step(name), EndStep)
+            if ends and record.phase is Phase.SUCCEEDED:
+                yield Happening(What.ENDED, name)
+                return  # what comes behind is left out, too
+            if not ends and record.phase is Phase.LEFT_OUT:
+                yield Happening(What.LEFT_OUT, name)
+
+    def _after(self, situation: _Situation, decision: Decision) -> _Situation:
         instance = decision.instance
-        self._reached.update(name for name, r in instance.steps.items() if r.phase is not Phase.PENDING)
+        branches = tuple(self._branches(situation.instance, instance))
+        self._happened.update(branches)
+        begun = (name for name, r in instance.steps.items() if r.phase not in _NOT_BEGUN)
+        self._reached.update(begun)
         moves = list(situation.moves)
         for sent in decision.commands:
             name = self._names[sent.operation_id]
@@ -396,11 +554,11 @@ class _Walker:
             for fault in self._noted(situation.instance, decision)
             if fault.hook is not Hook.COMPENSATION
         )
-        yield replace(
+        return replace(
             situation,
             instance=instance,
             local=decision.local,
-            story=(*situation.story, *raised),
+            story=(*situation.story, *branches, *raised),
             moves=tuple(dict.fromkeys(moves)),
         )
 
@@ -408,12 +566,15 @@ class _Walker:
         """What of the saga's own code raised in this decision."""
         found: list[Fault] = []
         answered: set[str] = set()
+        hooks = {id(error): hook for error, hook in self._hooks}
         for place, (name, error) in enumerate(decision.raised):
             record = decision.instance.steps[name]
             if name in answered:
                 continue  # its reply could not be taken, so what undoes it lacks what the reply says
             # A reply is taken before anything follows from it, so what raised later is something else.
-            if place == 0 and record.known and before.steps[name].phase in _OPEN:
+            if id(error) in hooks:
+                hook = hooks[id(error)]
+            elif place == 0 and record.known and before.steps[name].phase in _OPEN:
                 hook = Hook.ON_SUCCESS
                 answered.add(name)
             else:
@@ -423,7 +584,7 @@ class _Walker:
             self._faults.setdefault((fault.step, fault.hook, fault.known), fault)
         return found
 
-    def _step(self, name: str) -> LocalStep[Any] | CommandStep[Any]:
+    def _step(self, name: str) -> AnyStep:
         return self._saga.steps[self._saga.index(name)]
 
     def _runs(self, call: LocalCall) -> bool:

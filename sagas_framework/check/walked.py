@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from sagas_framework.check.findings import Finding, Severity, found, listed
 from sagas_framework.check.paths import Fault, Hook, Walk, What
+from sagas_framework.core.why import in_words
 from sagas_framework.errors import DefinitionError
 from sagas_framework.examples import example
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep, EndStep, LocalStep, NoDeadline, WaitStep
 
 UNWALKED: Final = frozenset({"example-needed", "not-walked", "hook-raises", "wrong-message"})
 """Codes of what keeps a walk from going further: a diagram or a table of it lacks what comes after."""
@@ -22,6 +25,8 @@ def of_walk(walk: Walk) -> Iterator[Finding]:
     """What is wrong with the saga that was walked."""
     yield from _no_example(walk)
     yield from _refusals_after_pivot(walk)
+    yield from _ends_at_the_end(walk)
+    yield from _waits(walk)
     yield from _faults(walk)
     yield from _replies_not_kept(walk)
 
@@ -44,11 +49,15 @@ def _refusals_after_pivot(walk: Walk) -> Iterator[Finding]:
     refused: dict[str, list[str]] = {}
     for end in walk.ends:
         for told in end.story:
-            if told.what is What.REFUSED and saga.index(told.step) > saga.pivot:
+            if told.what in (What.REFUSED, What.TOLD_NO) and saga.index(told.step) > saga.pivot:
                 refused.setdefault(told.step, []).append(told.name)
     for name, failures in refused.items():
+        pivot = saga.steps[saga.pivot].name
+        if not isinstance(saga.steps[saga.index(name)], CommandStep):
+            yield _no_after_pivot(saga, name, pivot, failures)
+            continue
         step = _command(saga, name)
-        command, pivot = step.command.__name__, saga.steps[saga.pivot].name
+        command = step.command.__name__
         tried_again = (
             f"; or see that it cannot be refused, and take failures= from {command}: then whatever goes "
             "wrong there is tried again"
@@ -62,6 +71,61 @@ def _refusals_after_pivot(walk: Walk) -> Iterator[Finding]:
             f"Do {name} before {pivot}, or make it the pivot{tried_again if step.has_inbox else ''}.",
             step=name,
         )
+
+
+def _no_after_pivot(saga: SagaDefinition, name: str, pivot: str, failures: list[str]) -> Finding:
+    return found(
+        saga,
+        Severity.ERROR,
+        "refusal-after-pivot",
+        f"Its signal may be a no ({listed(dict.fromkeys(failures), last='or')}) after the pivot {pivot}, "
+        "where nothing can be undone: each such no parks the saga for a person.",
+        f"Wait before {pivot}; or let the hook note the no in the state, and decide by it with when=.",
+        step=name,
+    )
+
+
+def _ends_at_the_end(walk: Walk) -> Iterator[Finding]:
+    saga = walk.definition
+    if isinstance(last := saga.steps[-1], EndStep):
+        yield found(
+            saga,
+            Severity.WARNING,
+            "end-at-the-end",
+            "It is the last step: with or without it the saga completes here.",
+            "Remove it, or move it to where the saga may end early.",
+            step=last.name,
+        )
+
+
+def _waits(walk: Walk) -> Iterator[Finding]:
+    saga = walk.definition
+    for step in saga.steps:
+        if not isinstance(step, WaitStep):
+            continue
+        if isinstance(step.deadline, NoDeadline) and saga.deadline is None:
+            yield found(
+                saga,
+                Severity.NOTE,
+                "waits-for-ever",
+                f"It waits for {listed(step.names, last='or')} without a deadline: a saga of which nobody "
+                "says anything never ends.",
+                "Give it a deadline=, or the saga one.",
+                step=step.name,
+            )
+        its, whole = step.deadline, saga.deadline
+        if not isinstance(its, timedelta) or not isinstance(whole, timedelta):
+            continue
+        if its >= whole and saga.index(step.name) < saga.pivot:
+            yield found(
+                saga,
+                Severity.WARNING,
+                "deadline-never-comes",
+                f"Its deadline of {in_words(its)} is not shorter than the saga's own of {in_words(whole)}, "
+                "which counts from the start: what is declared for it never comes.",
+                "Give it less, or the saga more.",
+                step=step.name,
+            )
 
 
 # ---- hooks that raise -----------------------------------------------------------------------------
@@ -112,6 +176,9 @@ def _hook_raises(walk: Walk, fault: Fault) -> Finding:
         Hook.REQUEST: "what makes its command",
         Hook.ON_SUCCESS: "its on_success",
         Hook.COMPENSATION: "what makes its compensation",
+        Hook.CONDITION: "its condition",
+        Hook.SIGNAL: "what takes its signal or its deadline",
+        Hook.MOMENT: "what works out until when it waits",
     }[fault.hook]
     lacking = [step.name for step in saga.steps if step.name not in walk.reached]
     unseen = f" {listed(lacking)} could not be walked." if lacking else ""
@@ -147,13 +214,14 @@ def _hook_raises(walk: Walk, fault: Fault) -> Finding:
 def _parks(saga: SagaDefinition, fault: Fault) -> bool:
     """Whether a saga whose hook raises there can neither go on nor turn back."""
     index = saga.index(fault.step)
-    answered = fault.hook is Hook.ON_SUCCESS
+    answered = fault.hook in (Hook.ON_SUCCESS, Hook.SIGNAL)
     return fault.hook is Hook.COMPENSATION or index > saga.pivot or (answered and index == saga.pivot)
 
 
 def _leaves_something_before(saga: SagaDefinition, name: str) -> bool:
     return any(
-        step.action is not None if isinstance(step, LocalStep) else step.command.answers_anything
+        (isinstance(step, LocalStep) and step.action is not None)
+        or (isinstance(step, CommandStep) and step.command.answers_anything)
         for step in saga.steps[: saga.index(name)]
     )
 

@@ -1,11 +1,11 @@
-"""``saga retry|skip|complete|withdraw|cancel``: an act is a row, taken and answered by an orchestrator."""
+"""``saga retry|skip|complete|withdraw|reschedule|cancel``: an act is a row, answered by an orchestrator."""
 
 from __future__ import annotations
 
 import getpass
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import click
@@ -105,6 +105,18 @@ def withdraw(program: Program, **asked: Any) -> None:
 
 
 @click.command()
+@click.argument("step", required=False)
+@click.option("--until", required=True, metavar="MOMENT", help="ISO 8601, like 2026-03-02T18:00+01:00.")
+@_shared(step=False)
+def reschedule(program: Program, step: str | None, until: str, **asked: Any) -> None:
+    """Move the moment until which STEP waits; without STEP, the saga's own deadline.
+
+    ID is a saga's id, the beginning of one, or a business key. A moment without a time zone is UTC.
+    """
+    _act(program, Act.RESCHEDULE, step=step, until=_moment(until), **asked)
+
+
+@click.command()
 @_shared(step=False)
 def cancel(program: Program, **asked: Any) -> None:
     """Turn a saga back: undo what it did. Only before its pivot.
@@ -135,6 +147,14 @@ def _json(text: str) -> Any:
         ) from None
 
 
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SagasError(f"--until {text!r} is no moment. Write it like 2026-03-02T18:00+01:00.") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def _check_reply(reply: Any, view: SagaView, step: str | None) -> None:
     """A contract's reply is an object; only a plain task's result may be any JSON."""
     of_a_task = (o.reply is not None and "properties" not in o.reply for o in view.options if _fits(o, step))
@@ -158,6 +178,7 @@ def _act(
     no_wait: bool,
     step: str | None = None,
     reply: Any = None,
+    until: datetime | None = None,
 ) -> None:
     instance, sagas = program.one(saga_id), program.sagas
     if reply is not None:
@@ -171,6 +192,7 @@ def _act(
         step=step,
         reply=reply,
         force=force,
+        until=until,
     )
     row = sagas.act_answer(number, within=timedelta(0) if no_wait else PATIENCE)
     after = sagas.view(instance.id)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -18,8 +19,11 @@ from sagas_framework.core.instance import SagaInstance
 from sagas_framework.errors import SagasError
 from sagas_framework.health import check_database, database_trouble
 from sagas_framework.sagas import Sagas
+from sagas_framework.storage.archive import Archive
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.ports import StoreUnavailable
+from sagas_framework.storage.retiring import saga_from_archive
+from sagas_framework.view import SagaView
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,10 +58,12 @@ class Program:
         """
         sagas = self.found.sagas
         if sagas is None:
-            assert self.found.participant is not None
+            side = self.found.participant or self.found.subscriber
+            assert side is not None
+            kind = "participant" if self.found.participant else "subscriber"
             raise SagasError(
-                f"{self.name} is the participant {self.found.participant.service.name}: it has an inbox and "
-                "no sagas. Name the worker of the service that orchestrates them."
+                f"{self.name} is the {kind} {side.service.name}: it has an inbox and no sagas. Name the "
+                "worker of the service that orchestrates them."
             )
         self.check(sagas.database)
         return sagas
@@ -82,7 +88,7 @@ class Program:
         """
         found = self.sagas.find(named)
         if not found:
-            raise SagasError(
+            raise UnknownHere(
                 f"No saga has the id or the key {named!r} in this database; `saga -A {self.name} list` shows "
                 "those there are."
             )
@@ -90,6 +96,38 @@ class Program:
             candidates = "".join(f"\n  {i.id}  {i.saga}  {i.status.value}  {i.key}" for i in found)
             raise SagasError(f"{named!r} fits more than one saga. Write the id of one of them:{candidates}")
         return found[0]
+
+    def view(self, named: str, folder: Path | None) -> SagaView:
+        """What is known of the instance that is meant: in the database, or else in the archive.
+
+        Args:
+            folder: of the archive, if it is not where the service says.
+
+        Raises:
+            SagasError: there is none, or more than one.
+        """
+        try:
+            return self.sagas.view(self.one(named).id)
+        except UnknownHere:
+            if folder is not None and not folder.is_dir():
+                raise SagasError(f"There is no archive at {folder}, and {named!r} is not here.") from None
+            folder = folder or self.sagas.archive
+            if folder is None or not folder.is_dir():
+                raise
+            found = Archive(folder).find(named)
+        if not found:
+            raise SagasError(f"No saga has the id or the key {named!r} in this database, nor in {folder}.")
+        if len(found) > 1:
+            ids = "".join(f"\n  {row['id']}  {row['key']}" for row in found)
+            raise SagasError(f"{named!r} fits more than one saga in {folder}. Write the id of one:{ids}")
+        instance, history, acts = saga_from_archive(found[0])
+        definition = self.sagas.definitions.find(instance.saga, instance.version)
+        refused = [act for act in acts if act.refused]
+        return SagaView(instance, definition, self.now(), history=history, acts=refused)
+
+
+class UnknownHere(SagasError):
+    """No saga in the database is meant."""
 
 
 pass_program = click.make_pass_decorator(Program)

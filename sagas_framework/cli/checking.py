@@ -60,12 +60,13 @@ def check(program: Program, names: tuple[str, ...], strict: bool, diagram: bool,
 
 
 def _nothing_to_check(program: Program) -> None:
-    participant = program.found.participant
-    assert participant is not None
+    side = program.found.participant or program.found.subscriber
+    assert side is not None
+    kind = "participant" if program.found.participant else "subscriber"
     if program.json:
         print_json(_in_json([], [], []))
         return
-    Screen().line(f"{program.name} is the participant {participant.service.name}: it has no sagas to check.")
+    Screen().line(f"{program.name} is the {kind} {side.service.name}: it has no sagas to check.")
 
 
 def _named(sagas: Sagas, names: Sequence[str]) -> list[SagaDefinition]:

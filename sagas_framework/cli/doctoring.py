@@ -56,6 +56,11 @@ def installations(found: Found) -> list[Installation]:
     if found.participant is not None:
         app = found.app_of(found.participant)
         sides.append(Installation(found.name, participant=found.participant, app=app))
+    if not sides:
+        raise SagasError(
+            f"{found.name} only subscribes to events, and nothing of that is examined here. "
+            f"`saga -A {found.name} health` says whether they are handled."
+        )
     for side in sides:
         _readable(side)
     return sides

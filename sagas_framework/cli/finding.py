@@ -20,6 +20,7 @@ from sagas_framework.errors import SagasError
 from sagas_framework.participant import Participant
 from sagas_framework.sagas import Sagas
 from sagas_framework.storage.database import Database
+from sagas_framework.subscriber import Subscriber
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class NotFound(SagasError):
 
 @dataclass(frozen=True)
 class Found:
-    """What the module has: an orchestrator's sagas, a participant, or both. `name` is as ``-A`` gave it.
+    """What the module has: sagas, a participant, a subscriber, or several. `name` is as ``-A`` gave it.
 
     Args:
         apps: the module's Celery apps.
@@ -40,15 +41,21 @@ class Found:
     sagas: Sagas | None
     participant: Participant | None
     apps: tuple[Celery, ...] = ()
+    subscriber: Subscriber | None = None
 
     @property
     def databases(self) -> list[Database]:
         """The databases of what was found, each once."""
-        found = [part.database for part in (self.sagas, self.participant) if part is not None]
-        return list({database.url: database for database in found if database is not None}.values())
+        parts = (self.sagas, self.participant, self.subscriber)
+        found = [part.database for part in parts if part is not None]
+        databases: dict[str, Database] = {}
+        for database in found:
+            if database is not None:
+                databases.setdefault(database.url, database)  # that of a subscriber may know no migrations
+        return list(databases.values())
 
-    def app_of(self, side: Sagas | Participant) -> Celery | None:
-        """The Celery app whose workers run these sagas, or serve this participant; None if none is here."""
+    def app_of(self, side: Sagas | Participant | Subscriber) -> Celery | None:
+        """The Celery app whose workers run these sagas, or serve this side; None if none is here."""
         for app in self.apps:
             if any(kept is side for kept in _candidates(app)):
                 return app
@@ -57,13 +64,13 @@ class Found:
     @property
     def clock(self) -> Callable[[], datetime]:
         """The clock that its workers go by."""
-        part = self.sagas or self.participant
+        part = self.sagas or self.participant or self.subscriber
         assert part is not None
         return part.clock
 
 
 def find(name: str) -> Found:
-    """Import the module and find its `Sagas` and its `Participant`.
+    """Import the module and find its `Sagas`, its `Participant` and its `Subscriber`.
 
     With an attribute: there. Without one: where a Celery app of the module keeps them; else in any
     attribute of the module.
@@ -76,26 +83,41 @@ def find(name: str) -> Found:
     looked: dict[str, Any] = {}
     if attribute:
         looked = {attribute: _attribute(module, attribute)}
-        sagas, participants = _of_kind(looked, Sagas), _of_kind(looked, Participant)
-        if not sagas and not participants:
+        parts = _parts(looked)
+        if not any(parts):
             kind = type(looked[attribute]).__name__
             raise NotFound(
-                f"{name} is neither Sagas nor a Participant, nor a Celery app that has one: it is a {kind}."
+                f"{name} is neither Sagas nor a Participant nor a Subscriber, nor a Celery app that has one: "
+                f"it is a {kind}."
             )
     else:
         public = {key: value for key, value in vars(module).items() if not key.startswith("__")}
         apps = {key: value for key, value in public.items() if isinstance(value, Celery)}
-        sagas = _of_kind(apps, Sagas)
-        participants = _of_kind(apps, Participant)
-        if not sagas and not participants:
-            sagas, participants = _of_kind(public, Sagas), _of_kind(public, Participant)
-        if not sagas and not participants:
+        parts = _parts(apps)
+        if not any(parts):
+            parts = _parts(public)
+        if not any(parts):
             raise NotFound(
-                f"The module {module_name} has no Sagas and no Participant, nor a Celery app that has one. "
+                f"The module {module_name} has no Sagas, no Participant and no Subscriber, nor a Celery app "
+                "that has one. "
                 "Name the module of a worker, or module:attribute."
             )
     found = [value for value in (*vars(module).values(), *looked.values()) if isinstance(value, Celery)]
-    return Found(name, _only(module_name, sagas), _only(module_name, participants), tuple(found))
+    sagas, participants, subscribers = parts
+    return Found(
+        name,
+        _only(module_name, sagas),
+        _only(module_name, participants),
+        tuple(found),
+        _only(module_name, subscribers),
+    )
+
+
+_Parts = tuple[dict[str, Sagas], dict[str, Participant], dict[str, Subscriber]]
+
+
+def _parts(values: dict[str, Any]) -> _Parts:
+    return _of_kind(values, Sagas), _of_kind(values, Participant), _of_kind(values, Subscriber)
 
 
 def _imported(name: str) -> ModuleType:
@@ -151,7 +173,7 @@ def _of_kind(values: dict[str, Any], kind: type[T]) -> dict[str, T]:
 
 def _candidates(value: Any) -> Iterable[Any]:
     if isinstance(value, Celery):
-        return (getattr(value, "sagas", None), getattr(value, "participant", None))
+        return tuple(getattr(value, name, None) for name in ("sagas", "participant", "subscriber"))
     return (value,)
 
 

@@ -8,7 +8,13 @@ import click
 
 from sagas_framework.cli.base import Program, json_option, pass_program
 from sagas_framework.cli.output import Screen, ago, print_json
-from sagas_framework.health import Checkup, check_orchestrator, check_participant, is_alive
+from sagas_framework.health import (
+    Checkup,
+    check_orchestrator,
+    check_participant,
+    check_subscriber,
+    is_alive,
+)
 
 
 @click.command()
@@ -22,6 +28,8 @@ def health(program: Program) -> None:
         checkups.append(check_orchestrator(found.sagas, worker=program.name))
     if found.participant is not None:
         checkups.append(check_participant(found.participant, worker=program.name))
+    if found.subscriber is not None:
+        checkups.append(check_subscriber(found.subscriber, worker=program.name))
     well = not any(checkup.troubles for checkup in checkups)
     if program.json:
         print_json({"healthy": well, "services": [checkup.to_json(now) for checkup in checkups]})
@@ -50,6 +58,12 @@ def _print(screen: Screen, checkup: Checkup, now: datetime) -> None:
         facts.append(
             ["Quarantine", f"{checkup.quarantined} message{'' if checkup.quarantined == 1 else 's'}"]
         )
+    if checkup.outbox is not None and checkup.outbox.events:
+        unsent = f"{checkup.outbox.events} unsent"
+        facts.append(["Outbox", f"{unsent}, the oldest {ago(checkup.outbox.since or now, now)}"])
+    if checkup.events is not None:
+        waiting = sum(count.waiting for count in checkup.events)
+        facts.append(["Events", f"{waiting} waiting, {sum(count.parked for count in checkup.events)} parked"])
     screen.facts(facts)
     if checkup.beats:
         screen.line()

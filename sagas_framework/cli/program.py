@@ -6,18 +6,22 @@ from typing import Any
 
 import click
 
-from sagas_framework.cli.acting import cancel, complete, retry, skip, withdraw
+from sagas_framework.cli.acting import cancel, complete, reschedule, retry, skip, withdraw
+from sagas_framework.cli.archiving import archive
 from sagas_framework.cli.base import Program, in_words_only, json_option, patient_database
 from sagas_framework.cli.checking import check
 from sagas_framework.cli.contracts import contracts
+from sagas_framework.cli.costing import cost
 from sagas_framework.cli.database import db
 from sagas_framework.cli.doctoring import doctor
+from sagas_framework.cli.events import events
 from sagas_framework.cli.explaining import stuck, why
 from sagas_framework.cli.health import health
 from sagas_framework.cli.listing import list_sagas
 from sagas_framework.cli.planning import migrate, plan
 from sagas_framework.cli.quarantine import quarantine
 from sagas_framework.cli.showing import history, show
+from sagas_framework.cli.signalling import signal, signals
 from sagas_framework.cli.stubbing import stub
 
 
@@ -65,8 +69,12 @@ for _command in (
     skip,
     complete,
     withdraw,
+    reschedule,
     cancel,
+    signal,
+    signals,
     quarantine,
+    events,
     plan,
     migrate,
     check,
@@ -74,6 +82,8 @@ for _command in (
     doctor,
     stub,
     health,
+    archive,
+    cost,
     db,
 ):
     saga.add_command(_command)

@@ -6,12 +6,14 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sagas_framework.cli.base import Program, json_option, pass_program
 from sagas_framework.cli.output import Screen, ago, aligned, print_json
+from sagas_framework.core.events import Act
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
 from sagas_framework.core.options import Option
 from sagas_framework.core.telling import effect, line_in_words, phase_in_words
@@ -23,15 +25,21 @@ from sagas_framework.view import SagaView, line_to_json, summary
 
 @click.command()
 @click.argument("saga_id", metavar="ID")
+@click.option(
+    "--archive",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Look there, too, for one that has gone from the database.",
+)
 @json_option
 @pass_program
-def show(program: Program, saga_id: str) -> None:
+def show(program: Program, saga_id: str, folder: Path | None) -> None:
     """Show where a saga stands, why it waits, and what can be done.
 
     ID is a saga's id, the beginning of one, or a business key.
     """
-    sagas, now = program.sagas, program.now()
-    view = sagas.view(program.one(saga_id).id)
+    view, now = program.view(saga_id, folder), program.now()
     if program.json:
         print_json(view.to_json())
         return
@@ -51,15 +59,21 @@ def show(program: Program, saga_id: str) -> None:
 
 @click.command()
 @click.argument("saga_id", metavar="ID")
+@click.option(
+    "--archive",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Look there, too, for one that has gone from the database.",
+)
 @json_option
 @pass_program
-def history(program: Program, saga_id: str) -> None:
+def history(program: Program, saga_id: str, folder: Path | None) -> None:
     """Show all that happened to a saga, oldest first.
 
     ID is a saga's id, the beginning of one, or a business key.
     """
-    sagas, now = program.sagas, program.now()
-    view = sagas.view(program.one(saga_id).id)
+    view, now = program.view(saga_id, folder), program.now()
     if program.json:
         print_json(summary(view.instance) | {"history": [line_to_json(line) for line in view.history]})
         return
@@ -160,7 +174,9 @@ def _print_options(screen: Screen, program: Program, named: str, possible: Seque
     waiting = {option.step for option in possible if option.step}
     for option in possible:
         words = ["saga", "-A", str(program.name), option.act.value, named]
-        if option.step and len(waiting) > 1:
+        if option.act is Act.RESCHEDULE:
+            words += [*([option.step] if option.step else []), "--until", "MOMENT"]
+        elif option.step and len(waiting) > 1:
             words += ["--step", option.step]
         if option.force:
             words.append("--force")

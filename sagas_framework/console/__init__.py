@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     from sagas_framework.console.answers import wants_html
+    from sagas_framework.console.framing import frame
     from sagas_framework.console.mounting import console
     from sagas_framework.console.origin import foreign_origin
 except ModuleNotFoundError as missing:
@@ -15,4 +16,4 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from None
 
-__all__ = ["console", "foreign_origin", "wants_html"]
+__all__ = ["console", "foreign_origin", "frame", "wants_html"]

@@ -65,8 +65,8 @@ class Choice:
 
 
 def choices(view: SagaView) -> list[Choice]:
-    """The buttons, in the order of the options."""
-    options = view.options
+    """The buttons, in the order of the options. Moments are moved by the command line, which asks for one."""
+    options = [option for option in view.options if option.act is not Act.RESCHEDULE]
     first = next((o for o in options if o.act is Act.RETRY), None)
     return [_choice(option, main=option is first) for option in options]
 

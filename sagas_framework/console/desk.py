@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -80,8 +81,8 @@ class Frame:
     def links(self) -> list[tuple[str, str, bool]]:
         """``(name, address, whether it is this page)``, the console's own in the middle."""
         sagas = self.url("list_sagas")
-        before = [_resolved(link) for link in self.desk.links]
-        after = [_resolved(link) for link in self.desk.more_links]
+        before = [resolved(link) for link in self.desk.links]
+        after = [resolved(link) for link in self.desk.more_links]
         here = self.endpoint in request.blueprints
         return [*before, ("Sagas", sagas, here), *after]
 
@@ -119,7 +120,13 @@ class Frame:
         return Markup('<input type="hidden" name="csrf" value="{}">').format(self.desk.guard.token())
 
 
-def _resolved(link: Link) -> tuple[str, str, bool]:
+def resolved(link: Link) -> tuple[str, str, bool]:
+    """Its name and address, and whether it is the page that is being made."""
     name, address = link
     found = address() if callable(address) else address
     return name, found, found == request.script_root + request.path
+
+
+def utc(moment: datetime) -> datetime:
+    """The moment as pages show it."""
+    return moment.astimezone(UTC)

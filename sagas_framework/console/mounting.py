@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
-from typing import Final
 
 from flask import Blueprint, request
 from flask.blueprints import BlueprintSetupState
@@ -12,7 +10,8 @@ from flask.blueprints import BlueprintSetupState
 from sagas_framework.console.acts import add_acts_routes
 from sagas_framework.console.answers import add_answers
 from sagas_framework.console.bulk import add_bulk_routes
-from sagas_framework.console.desk import DescribedAt, Desk, Frame, Link
+from sagas_framework.console.desk import DescribedAt, Desk, Frame, Link, utc
+from sagas_framework.console.framing import FRAMED
 from sagas_framework.console.guard import Guard, Operators
 from sagas_framework.console.lists import add_list_routes
 from sagas_framework.console.masking import SECRETS, Masking
@@ -20,8 +19,6 @@ from sagas_framework.console.one import add_saga_routes
 from sagas_framework.console.stuck import add_stuck_routes
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.sagas import Sagas
-
-_MOUNTED: Final = "saga_console"
 
 
 def console(
@@ -90,7 +87,7 @@ def console(
     add_bulk_routes(blueprint, desk)
     add_acts_routes(blueprint, desk)
     add_saga_routes(blueprint, desk)
-    blueprint.app_template_filter("saga_utc")(_utc)
+    blueprint.app_template_filter("saga_utc")(utc)
 
     @blueprint.context_processor
     def frame() -> dict[str, Frame]:
@@ -99,14 +96,10 @@ def console(
     @blueprint.record
     def mounted(state: BlueprintSetupState) -> None:
         desk.guard.check_key(state.app.secret_key)
-        if _MOUNTED in state.app.extensions:
+        if FRAMED in state.app.extensions:
             return  # pages of the application have the frame of the console that was mounted first
         endpoint = f"{state.name_prefix}.{state.name}".lstrip(".")
-        state.app.extensions[_MOUNTED] = endpoint
+        state.app.extensions[FRAMED] = endpoint
         state.app.context_processor(lambda: {"console": Frame(desk, endpoint)})
 
     return blueprint
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)

@@ -20,7 +20,8 @@ from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.instance import Cause, Status
 from sagas_framework.core.telling import line_in_words
 from sagas_framework.core.why import because, count, in_words
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 from sagas_framework.storage.ports import ActRow, HistoryLine
 from sagas_framework.view import SagaView, act_to_json, line_to_json
 

@@ -16,9 +16,10 @@ from sagas_framework.core.events import Recorded
 from sagas_framework.core.ids import Kind, message_id
 from sagas_framework.core.instance import Flight, Phase, SagaInstance, StepRecord
 from sagas_framework.core.telling import Effect, effect, phase_in_words
-from sagas_framework.core.why import in_words, quoted, times
+from sagas_framework.core.why import clock_time, in_words, quoted, times
 from sagas_framework.messages import Compensation
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep, LocalStep
 from sagas_framework.view import SagaView
 
 _BACKWARD: Final = frozenset(
@@ -97,7 +98,7 @@ def step_rows(view: SagaView, mask: Masking) -> list[StepRow]:
     return [_row(view, record, told[record.name], mask) for record in view.records]
 
 
-def step_of(saga: SagaDefinition | None, name: str | None) -> LocalStep[Any] | CommandStep[Any] | None:
+def step_of(saga: SagaDefinition | None, name: str | None) -> AnyStep | None:
     """The declaration of the step; None if it is not at hand."""
     return next((step for step in saga.steps if step.name == name), None) if saga is not None else None
 
@@ -213,6 +214,12 @@ def _forward(view: SagaView, record: StepRecord, told: _Told) -> Said | None:
         case Phase.PAUSING:
             left = _next(record.resume_at, view.now, record.attempts + 1)
             return Said(f"try {record.attempts} failed", "bad", (*error, *left, *below))
+        case Phase.WAITING | Phase.DELAYED:
+            moment = record.deadline or record.resume_at
+            until = (f"until {clock_time(moment, view.now)} UTC",) if moment is not None else ()
+            return Said(word, below=(*until, *below))
+        case Phase.LEFT_OUT:
+            return Said(word)
         case Phase.SETTLING:
             return Said("asked how it stands", below=below)
         case Phase.SUCCEEDED:

@@ -25,7 +25,8 @@ from sagas_framework.core.instance import (
 )
 from sagas_framework.core.why import because, in_words, quoted
 from sagas_framework.messages import settle_task
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 from sagas_framework.storage.ports import HistoryLine
 
 _UNANSWERED: Final = re.compile(r"no answer in ([0-9.e+]+) s\Z")
@@ -454,7 +455,9 @@ def _shortly(outcome: Outcome) -> str:
         case OutcomeKind.REFUSED:
             return f"{step} was refused"
         case OutcomeKind.EXPIRED:
-            return f"{step} gave {_unanswered(outcome.message) or 'no answer'}"
+            if outcome.name == "NoAnswer":
+                return f"{step} gave {_unanswered(outcome.message) or 'no answer'}"
+            return outcome.message
         case _:
             return f"{step} failed"
 
@@ -466,6 +469,10 @@ def _moves(record: StepRecord) -> str:
             return f"{record.name} is sent" + (f", try {record.attempts}" if record.attempts > 1 else "")
         case Phase.PAUSING:
             return f"{record.name} pauses after {_tries(record.attempts)}"
+        case Phase.WAITING:
+            return f"{record.name} waits for a signal"
+        case Phase.DELAYED:
+            return f"{record.name} waits for its time"
         case Phase.SETTLING | Phase.HANDING_OVER:
             return f"its participant is asked how {record.name} stands"
         case Phase.COMPENSATING:
@@ -536,6 +543,8 @@ _CELLS: Final = {
     Phase.PENDING: (Pip.LEFT, Pip.NONE),
     Phase.RUNNING: (Pip.MOVING, Pip.NONE),
     Phase.PAUSING: (Pip.MOVING, Pip.NONE),
+    Phase.WAITING: (Pip.MOVING, Pip.NONE),
+    Phase.DELAYED: (Pip.MOVING, Pip.NONE),
     Phase.SETTLING: (Pip.MOVING, Pip.NONE),
     Phase.BLOCKED: (Pip.FAILED, Pip.NONE),
     Phase.ANSWERED: (Pip.DONE, Pip.NONE),
@@ -545,6 +554,7 @@ _CELLS: Final = {
     Phase.UNKNOWN: (Pip.FAILED, Pip.NONE),
     Phase.WITHDRAWN: (Pip.FAILED, Pip.NONE),
     Phase.SKIPPED: (Pip.LEFT, Pip.NONE),
+    Phase.LEFT_OUT: (Pip.LEFT, Pip.NONE),
     Phase.COMPENSATING: (Pip.DONE, Pip.MOVING),
     Phase.UNDO_PAUSING: (Pip.DONE, Pip.MOVING),
     Phase.HANDING_OVER: (Pip.DONE, Pip.MOVING),

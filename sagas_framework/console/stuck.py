@@ -45,6 +45,10 @@ class Group:
                 return f"{self.stuck.what} has not answered"
             case Cause.PAUSE:
                 return f"{self.stuck.what} pauses before its next try"
+            case Cause.SIGNAL:
+                return f"{self.stuck.what} waits for a signal"
+            case Cause.TIME:
+                return f"{self.stuck.what} waits for its time"
             case Cause.START:
                 return "No orchestrator has taken them up"
             case Cause.TURN:

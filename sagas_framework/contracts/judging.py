@@ -137,6 +137,8 @@ class Judge:
         )
 
     def _removed(self, old: Operation) -> Change:
+        if _is_event(old):
+            return self._removed_event(old)
         if old.action == "send":
             return safe(
                 "send-removed",
@@ -164,6 +166,36 @@ class Judge:
             "senders of the last release",
             f"Keep {old.called}{' beside the new name' if twin is not None else ''} until nobody sends it, "
             "no message of it is left, and no saga is in flight that may send it.",
+            message=old.called,
+        )
+
+    def _removed_event(self, old: Operation) -> Change:
+        """Nobody waits for an answer: who subscribes is told nothing any more, who published is not told."""
+        if old.action == "receive":
+            return safe(
+                "subscription-removed",
+                old.pointer,
+                f"{self._service} does not subscribe to {old.called} any more; who publishes it does not "
+                f"mind. Its queue stays bound to the topic until somebody says: "
+                f"saga -A {self._service}.worker events unbind {old.channel.address}.",
+                message=old.called,
+            )
+        others = [document.service for document, _ in self.last.others(self._service, old)]
+        if not others:
+            return safe(
+                "event-removed",
+                old.pointer,
+                f"{self._service} does not publish {old.called} any more, and no document of the last "
+                "release subscribes to it.",
+                message=old.called,
+            )
+        return _breaking(
+            "event-removed",
+            old.pointer,
+            f"{self._service} does not publish {old.called} any more; {either(sorted(others))} of the last "
+            "release subscribes to it, and would never hear of it again.",
+            "subscribers of the last release",
+            f"Publish {old.called} until nobody subscribes to it.",
             message=old.called,
         )
 
@@ -495,6 +527,11 @@ def _paired(
         yield one, twin
     for other in left:
         yield None, other
+
+
+def _is_event(operation: Operation) -> bool:
+    """Whether it is on a topic, where as many services take it as want to."""
+    return operation.channel.declared.get("is") == "routingKey"
 
 
 def _breaking(code: str, pointer: str, what: str, breaks_whom: str, instead: str, **about: Any) -> Change:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from copy import deepcopy
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, assert_never
 
 from pydantic import BaseModel, ValidationError
@@ -26,6 +25,7 @@ from sagas_framework.core.events import (
     Recorded,
     ReplyReceived,
     Result,
+    SignalReceived,
     Started,
     TimerFired,
     Unroutable,
@@ -41,20 +41,41 @@ from sagas_framework.core.instance import (
     SagaInstance,
     Status,
     StepRecord,
-    with_due,
+    first_due,
     with_waiting,
 )
-from sagas_framework.core.records import replace
-from sagas_framework.errors import DefinitionError
+from sagas_framework.core.records import copied, replace
+from sagas_framework.core.waiting import moment, too_late
+from sagas_framework.errors import DefinitionError, Failure
 from sagas_framework.messages import Command, Compensation, WireProtocol, settle_task
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import (
+    COMPENSATE,
+    AnyStep,
+    CommandStep,
+    DelayStep,
+    EndStep,
+    LocalStep,
+    Moment,
+    NoDeadline,
+    WaitStep,
+)
 
 DEFAULT_POLICY: Final = Policy()
+DEADLINE: Final = "deadline"
+"""In `Decision.raised`, in place of a step: what works out the saga's own deadline."""
 J = TypeVar("J")
 
 # What an operator's act may find, forward and backward.
-_FORWARD: Final = frozenset({Phase.RUNNING, Phase.PAUSING, Phase.BLOCKED, Phase.ANSWERED, Phase.SETTLING})
+_FORWARD: Final = frozenset(
+    {
+        *(Phase.RUNNING, Phase.PAUSING, Phase.BLOCKED, Phase.ANSWERED, Phase.SETTLING),
+        *(Phase.WAITING, Phase.DELAYED),
+    }
+)
 _BACKWARD: Final = frozenset({Phase.COMPENSATING, Phase.UNDO_PAUSING, Phase.HANDED_OVER})
+# Behind which the next step begins.
+_PASSED: Final = frozenset({Phase.SUCCEEDED, Phase.SKIPPED, Phase.LEFT_OUT})
 # Steps whose effect is or may be there, once the saga has turned back (rule 13).
 _TO_UNDO: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.UNKNOWN})
 
@@ -83,6 +104,8 @@ def decide(
             turn.take_confirmation(event.message_id)
         case OperatorActed():
             turn.obey(event)
+        case SignalReceived():
+            turn.take_signal(event)
         case _:
             assert_never(event)
     return turn.decision()
@@ -106,11 +129,14 @@ class _Turn:
         self.status = instance.status
         self.outcome = instance.outcome
         self.started = instance.started
+        self.deadline = instance.deadline
+        self.late = instance.late
         self.commands: list[Outgoing] = []
         self.history: list[Recorded] = []
         self.local: LocalCall | None = None
         self.answer: str | None = None
         self.refused = False
+        self.too_late = False
         self.ignored: str | None = None
         self.answered: tuple[str, datetime] | None = None
         self.raised: list[tuple[str, Exception]] = []
@@ -120,7 +146,7 @@ class _Turn:
 
     def decision(self) -> Decision:
         instance = self.before
-        if self.records != self.found or self.mattered or self.started != instance.started:
+        if self.mattered or self.started != instance.started or self.records != self.found:
             status = self._status()
             instance = replace(
                 instance,
@@ -129,11 +155,18 @@ class _Turn:
                 state=self.state,
                 steps=self.records,
                 started=self.started,
+                deadline=self.deadline,
+                late=self.late,
                 revision=instance.revision + self.mattered,
                 updated_at=self.at,
                 ended_at=self.at if status.ended and not instance.status.ended else instance.ended_at,
+                due_at=None
+                if status.ended
+                else first_due(
+                    self.records.values(), self.deadline if self.outcome is None and not self.late else None
+                ),
             )
-            instance = with_waiting(with_due(instance), self.at)
+            instance = with_waiting(instance, self.at)
             self._record_status(instance)
         return Decision(
             instance,
@@ -143,6 +176,7 @@ class _Turn:
             self.answer,
             self.refused,
             self.ignored,
+            self.too_late,
             self.answered,
             tuple(self.raised),
         )
@@ -204,7 +238,7 @@ class _Turn:
 
     def _state_copy(self) -> BaseModel:
         # A deep one: pydantic passes on what it finds in a field of type Any.
-        return self.saga.state.model_validate(deepcopy(dict(self.state)))
+        return self.saga.state.model_validate(copied(dict(self.state)))
 
     def _state_after(self, step: CommandStep[Any], payload: Any) -> Mapping[str, Any]:
         """The state once the step's reply was taken. Raises what the reply's contract or the hook raises."""
@@ -216,7 +250,7 @@ class _Turn:
         # warnings="error": what a hook assigned must be what the field says, or it is the hook's fault.
         return storable(state.model_dump(mode="json", warnings="error"))
 
-    def _step(self, name: str) -> LocalStep[Any] | CommandStep[Any]:
+    def _step(self, name: str) -> AnyStep:
         return self.saga.steps[self.saga.index(name)]
 
     def _command_step(self, name: str) -> CommandStep[Any]:
@@ -242,26 +276,71 @@ class _Turn:
             return
         self.started = True
         self._log("started")
+        if self.saga.deadline is not None:
+            try:
+                self.deadline = self._moment(self.saga.deadline, self.before.created_at)
+            except Exception as error:
+                told = error_payload(error)
+                self.raised.append((DEADLINE, error))
+                self._note_what_the_caller_did()
+                self._turn_back(Outcome(OutcomeKind.FAILED, told["type"], told["message"]))
+                return
         self._advance()
 
     def _advance(self) -> None:
         for step in self.saga.steps:
-            phase = self.records[step.name].phase
-            if phase is Phase.PENDING:
+            if self.records[step.name].phase is Phase.PENDING:
+                if self._came_too_late_to(step):
+                    return
                 self._begin(step)
+            if self.status.ended or self.records[step.name].phase not in _PASSED:
                 return
-            if phase not in (Phase.SUCCEEDED, Phase.SKIPPED):
-                return
-        self.outcome = Outcome(OutcomeKind.OK)
+        self._complete(Outcome(OutcomeKind.OK))
+
+    def _complete(self, outcome: Outcome) -> None:
+        self.outcome = outcome
         self.status = Status.COMPLETED
         self.mattered = True
 
-    def _begin(self, step: LocalStep[Any] | CommandStep[Any]) -> None:
-        if isinstance(step, LocalStep):
-            self._phase(step.name, Phase.RUNNING, "running", changes={"parked": None})
-            self._run_local(step, Kind.DO)
-        else:
-            self._attempt(step)
+    def _begin(self, step: AnyStep) -> None:
+        """Begin the step, or leave it out; whether the next one may begin, its phase says."""
+        if not self._holds(step):
+            return
+        match step:
+            case LocalStep():
+                self._phase(step.name, Phase.RUNNING, "running", changes={"parked": None})
+                self._run_local(step, Kind.DO)
+            case CommandStep():
+                self._attempt(step)
+            case WaitStep():
+                self._wait(step)
+            case DelayStep():
+                self._delay(step)
+            case EndStep():
+                self._end(step)
+            case _:
+                assert_never(step)
+
+    def _holds(self, step: AnyStep) -> bool:
+        """Whether the step's condition does; asked once, before anything of it was begun (rule 26)."""
+        if step.when is None or self.records[step.name].attempts:
+            return True
+        try:
+            if step.when(self._state_copy()):
+                return True
+        except Exception as error:
+            self._our_fault(step.name, error)
+            return False
+        self._phase(step.name, Phase.LEFT_OUT, "left_out", changes={"parked": None, "error": None})
+        return False
+
+    def _end(self, step: EndStep[Any]) -> None:
+        """Complete here: what comes behind is left out (rule 26)."""
+        behind = [later.name for later in self.saga.steps[self.saga.index(step.name) + 1 :]]
+        for name in behind:
+            self._put(name, phase=Phase.LEFT_OUT)
+        self._phase(step.name, Phase.SUCCEEDED, "ended", changes={"parked": None}, left_out=behind)
+        self._complete(Outcome(OutcomeKind.OK, "EndedEarly", step.because, step.name))
 
     def _run_local(self, step: LocalStep[Any], kind: Kind) -> None:
         self.local = LocalCall(step.name, kind)
@@ -363,7 +442,8 @@ class _Turn:
             self._ignore(reply, "matches nothing that was sent")
             return
         record, kind, attempt = found
-        reply = replace(reply, error=_failure(reply.error))
+        if reply.result is not Result.SUCCESS:
+            reply = replace(reply, error=_failure(reply.error))
         flight = record.flight
         # Nobody knows which copy was answered, nor when an older message was sent: not before the first.
         own = flight is not None and flight.kind is kind and flight.attempt == attempt
@@ -533,12 +613,12 @@ class _Turn:
         else:
             self._give_up(record.name, Phase.FAILED, outcome)
 
-    def _our_fault(self, name: str, error: Exception, *, answered: bool = False) -> None:
+    def _our_fault(self, name: str, error: Exception, *, answered: bool = False, **detail: Any) -> None:
         """A hook, a request or a local step of ours raised (DESIGN: failing, retrying, undoing)."""
         told = error_payload(error)
         self.raised.append((name, error))
         if answered and self.saga.index(name) >= self.saga.pivot:
-            self._phase(name, Phase.ANSWERED, "failed", changes={"error": told}, **told)
+            self._phase(name, Phase.ANSWERED, "failed", changes={"error": told}, **told, **detail)
             self._park(
                 name,
                 f"it succeeded, but its reply could not be taken ({_told(told)}); "
@@ -550,9 +630,9 @@ class _Turn:
         else:
             self._put(name, error=told)
             outcome = Outcome(OutcomeKind.FAILED, told["type"], told["message"], name)
-            self._give_up(name, Phase.FAILED, outcome)
+            self._give_up(name, Phase.FAILED, outcome, **detail)
 
-    def _give_up(self, name: str, phase: Phase, outcome: Outcome) -> None:
+    def _give_up(self, name: str, phase: Phase, outcome: Outcome, **detail: Any) -> None:
         told = {"type": outcome.name, "message": outcome.message}
         self._phase(
             name,
@@ -560,8 +640,167 @@ class _Turn:
             "failed",
             changes={"flight": None, "deadline": None, "resume_at": None, "parked": None},
             **told,
+            **detail,
         )
         self._turn_back(outcome)
+
+    # ---- waiting ----------------------------------------------------------------------------------
+
+    def _moment(self, given: Moment[Any], since: datetime) -> datetime:
+        """Raises what the hook raises, and DefinitionError if it makes no moment."""
+        return moment(given(self._state_copy()) if callable(given) else given, since)
+
+    def _wait(self, step: WaitStep[Any]) -> None:
+        try:
+            deadline = None if isinstance(step.deadline, NoDeadline) else self._moment(step.deadline, self.at)
+        except Exception as error:
+            self._our_fault(step.name, error)
+            return
+        self._phase(
+            step.name,
+            Phase.WAITING,
+            "waiting",
+            changes={"parked": None, "error": None, "deadline": deadline},
+            signals=list(step.names),
+            until=deadline and deadline.isoformat(),
+        )
+
+    def _delay(self, step: DelayStep[Any]) -> None:
+        try:
+            until = self._moment(step.until, self.at)
+        except Exception as error:
+            self._our_fault(step.name, error)
+            return
+        self._put(step.name, parked=None, error=None)
+        if until <= self.at:
+            self._phase(step.name, Phase.SUCCEEDED, "succeeded", until=until.isoformat())
+        else:
+            self._phase(
+                step.name, Phase.DELAYED, "delayed", changes={"resume_at": until}, until=until.isoformat()
+            )
+
+    def take_signal(self, said: SignalReceived) -> None:
+        record = self._listener(said.signal)
+        if record is not None and record.deadline is not None and record.deadline < said.said_at:
+            self._deadline_passed(record)  # nobody has looked at the clock yet (rule 24)
+            record = None if self.local is not None else self._listener(said.signal)
+        if record is not None:
+            got = {"signal": said.signal, "payload": dict(said.payload)}
+            self._take(record.name, got, by=said.by or None, number=said.number)
+            return
+        why = too_late(self.saga, self.status, self.outcome, self.records, said.signal)
+        if why is None:
+            self.ignored = "nothing waits for it yet"
+            return
+        self.too_late = True
+        self.answer = why
+        self.history.append(
+            Recorded(
+                self.at, "signal_ignored", None, {"signal": said.signal, "number": said.number, "why": why}
+            )
+        )
+
+    def _listener(self, signal: str) -> StepRecord | None:
+        """The step that waits for the signal."""
+        for name in self.saga.waits:
+            if self.records[name].phase is Phase.WAITING and self._wait_step(name).reaction(signal):
+                return self.records[name]
+        return None
+
+    def _wait_step(self, name: str) -> WaitStep[Any]:
+        step = self._step(name)
+        assert isinstance(step, WaitStep)
+        return step
+
+    def _take(self, name: str, got: dict[str, Any], **how: Any) -> None:
+        """End the wait with what came: a signal, or its deadline (rule 27)."""
+        self._put(name, **_LANDED, reply=got, known=True)
+        signal = got.get("signal")
+        if signal is None:
+            how["because"] = "the deadline has passed"
+        try:
+            self.state = self._state_told(self._wait_step(name), got)
+        except Failure as no:
+            self._told_no(name, no, OutcomeKind.REFUSED if signal else OutcomeKind.EXPIRED, **how)
+            return
+        except Exception as error:
+            self._our_fault(name, error, answered=True, **how)
+            return
+        self._phase(name, Phase.SUCCEEDED, "succeeded", changes={"error": None}, **got, **how)
+        self._advance()
+
+    def _state_told(self, step: WaitStep[Any], got: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The state once a hook has taken what came. Raises what the signal's class or the hook raises."""
+        state = self._state_copy()
+        if "signal" not in got:
+            if callable(step.at_deadline):
+                step.at_deadline(state)
+        elif (reaction := step.reaction(got["signal"])) is not None:
+            signal = reaction.signal.model_validate(copied(got["payload"]))
+            if reaction.hook is not None:
+                reaction.hook(state, signal)
+        return storable(state.model_dump(mode="json", warnings="error"))
+
+    def _told_no(self, name: str, no: Failure, kind: OutcomeKind, **how: Any) -> None:
+        error = error_payload(no) | {"type": no.wire_name}
+        self._phase(name, Phase.REFUSED, "failed", changes={"error": error}, **error, **how)
+        if self._after_pivot(name):
+            self._park(
+                name,
+                f"refused after the pivot ({_told(error)}): nothing turns back; complete or skip it by hand",
+            )
+        else:
+            self._turn_back(Outcome(kind, error["type"], error["message"], name))
+
+    def _deadline_passed(self, record: StepRecord) -> None:
+        """What is declared for it (rule 27)."""
+        step = self._wait_step(record.name)
+        deadline = record.deadline
+        assert deadline is not None
+        if step.at_deadline is COMPENSATE:
+            told = f"{step.name}: no {' or '.join(step.names)} by {deadline:%Y-%m-%d %H:%M:%S} UTC"
+            self._give_up(
+                step.name, Phase.UNKNOWN, Outcome(OutcomeKind.EXPIRED, "DeadlinePassed", told, step.name)
+            )
+        else:
+            self._take(step.name, {"deadline": deadline.isoformat()})
+
+    # ---- the saga's deadline ----------------------------------------------------------------------
+
+    def _expiry(self) -> Outcome:
+        assert self.deadline is not None
+        told = f"it was not through by its deadline, {self.deadline:%Y-%m-%d %H:%M:%S} UTC"
+        return Outcome(OutcomeKind.EXPIRED, "DeadlinePassed", told)
+
+    def _came_too_late_to(self, step: AnyStep) -> bool:
+        """Up to the pivot no step is begun after the saga's deadline: it turns back instead (rule 28)."""
+        if self.deadline is None or self.at < self.deadline or self._after_pivot(step.name):
+            return False
+        self._note_what_the_caller_did()
+        self._turn_back(self._expiry())
+        return True
+
+    def _expire(self) -> None:
+        """The saga's deadline has come (rule 28)."""
+        current = self._current()
+        if current is None:
+            self._turn_back(self._expiry())
+            return
+        under_way = current.phase in (Phase.ANSWERED, Phase.SETTLING) or (
+            _without_inbox(self._step(current.name)) and current.flight is not None
+        )
+        if self._after_pivot(current.name) or under_way:
+            self._now_late()  # what is under way decides first; up to the pivot nothing more is begun then
+        elif self._is_pivot(current.name) and current.first_sent_at is not None:
+            self._now_late()
+            self._settle(current.name, turning=self._expiry())
+        else:
+            phase = Phase.UNKNOWN if current.flight else Phase.FAILED
+            self._give_up(current.name, phase, self._expiry())
+
+    def _now_late(self) -> None:
+        self.late = True
+        self._log("late", deadline=self.deadline and self.deadline.isoformat())
 
     # ---- settling ---------------------------------------------------------------------------------
 
@@ -687,12 +926,13 @@ class _Turn:
             self.mattered = True
 
     @staticmethod
-    def _may_have_happened(step: LocalStep[Any] | CommandStep[Any], record: StepRecord) -> bool:
+    def _may_have_happened(step: AnyStep, record: StepRecord) -> bool:
         if isinstance(step, LocalStep):  # in a savepoint: what failed never was
             return record.phase is Phase.SUCCEEDED
+        # Of what waits there is nothing to undo, and nothing is ever sent.
         return record.first_sent_at is not None  # rule 13
 
-    def _undo(self, step: LocalStep[Any] | CommandStep[Any]) -> None:
+    def _undo(self, step: AnyStep) -> None:
         """Try the compensation: its first try, or the next one."""
         record = self.records[step.name]
         tries = record.tries + 1
@@ -707,6 +947,7 @@ class _Turn:
         if isinstance(step, LocalStep):
             self._run_local(step, Kind.UNDO)
             return
+        assert isinstance(step, CommandStep)
         assert callable(step.compensation)
         try:
             undo = _built(step.compensation(self._state_copy()), step.command.compensation)
@@ -822,6 +1063,8 @@ class _Turn:
         if self.status.ended:
             self.ignored = "ended"
             return
+        if self.deadline is not None and self.deadline <= self.at and not (self.late or self._undoing):
+            self._expire()
         for name in list(self.records):
             record = self.records[name]
             if record.deadline is not None and record.deadline <= self.at:
@@ -837,6 +1080,9 @@ class _Turn:
 
     def _overdue(self, record: StepRecord) -> None:
         step = self._step(record.name)
+        if isinstance(step, WaitStep):
+            self._deadline_passed(record)
+            return
         task = record.flight.task if record.flight else record.name
         told = f"{task}: no answer in {step.timeout.total_seconds():g} s"
         before_pivot = not self._after_pivot(record.name) and not self._is_pivot(record.name)
@@ -871,7 +1117,10 @@ class _Turn:
         self._put(record.name, resume_at=None)
         step = self._step(record.name)
         parked = record.parked
-        if record.phase is Phase.PAUSING and isinstance(step, CommandStep):
+        if record.phase is Phase.DELAYED:
+            self._phase(record.name, Phase.SUCCEEDED, "succeeded")
+            self._advance()
+        elif record.phase is Phase.PAUSING and isinstance(step, CommandStep):
             self._attempt(step)
         elif record.phase is Phase.UNDO_PAUSING:
             self._undo(step)
@@ -948,6 +1197,8 @@ class _Turn:
             self._refuse(f"the saga has ended: {self.status.value}")
         elif act.act is Act.CANCEL:
             self._cancel(act)
+        elif act.act is Act.RESCHEDULE:
+            self._reschedule(act)
         else:
             self._act_on_step(act)
 
@@ -955,9 +1206,44 @@ class _Turn:
         self.refused = True
         self.answer = why
 
-    def _obeyed(self, act: OperatorActed, answer: str, step: str | None = None) -> None:
+    def _obeyed(self, act: OperatorActed, answer: str, step: str | None = None, **detail: Any) -> None:
         self.answer = answer
-        self._log(f"operator.{act.act.value}", step, by=act.by, reason=act.reason, force=act.force or None)
+        force = act.force or None
+        self._log(f"operator.{act.act.value}", step, by=act.by, reason=act.reason, force=force, **detail)
+
+    def _reschedule(self, act: OperatorActed) -> None:
+        """Move the moment at which a wait, a delay or the whole saga is over (rule 29)."""
+        until = act.until
+        if until is None or until.tzinfo is None:
+            self._refuse("say until when, with a time zone")
+        elif act.step is not None:
+            self._reschedule_step(act, act.step, until)
+        elif self._undoing:
+            self._refuse("the saga is being undone already: its deadline means nothing any more")
+        elif self.deadline is None:
+            waiting = [r.name for r in self.records.values() if r.phase in (Phase.WAITING, Phase.DELAYED)]
+            told = f"; name the step that waits: {', '.join(waiting)}" if waiting else ""
+            self._refuse(f"the saga has no deadline of its own{told}")
+        else:
+            was, self.deadline, self.late = self.deadline, until, False
+            self._obeyed(
+                act, f"the saga's deadline is {_at(until)} now", was=was.isoformat(), until=until.isoformat()
+            )
+
+    def _reschedule_step(self, act: OperatorActed, name: str, until: datetime) -> None:
+        record = self.records.get(name)
+        if record is None:
+            self._refuse(f"the saga has no step {name!r}; it has: {', '.join(self.records)}")
+            return
+        waits = record.phase in (Phase.WAITING, Phase.DELAYED)
+        was = record.deadline if record.phase is Phase.WAITING else record.resume_at
+        if not waits or was is None:
+            stands = "waits without a deadline" if waits else f"is {record.phase.value}"
+            self._refuse(f"{name} {stands}: it has no moment that could be moved")
+            return
+        self._put(name, **{"deadline" if record.phase is Phase.WAITING else "resume_at": until})
+        detail = {"was": was.isoformat(), "until": until.isoformat()}
+        self._obeyed(act, f"{name} waits until {_at(until)} now", name, **detail)
 
     def _cancel(self, act: OperatorActed) -> None:
         outcome = Outcome(OutcomeKind.CANCELLED, "Cancelled", act.reason)
@@ -1004,7 +1290,18 @@ class _Turn:
         for step in self.saga.steps:
             if not isinstance(step, LocalStep) or step.action is not None:
                 return
-            self._phase(step.name, Phase.SUCCEEDED, "succeeded", changes={"known": True})
+            if self.records[step.name].phase is not Phase.PENDING:
+                continue
+            if self._surely_did_not(step):
+                self._phase(step.name, Phase.LEFT_OUT, "left_out")
+            else:
+                self._phase(step.name, Phase.SUCCEEDED, "succeeded", changes={"known": True})
+
+    def _surely_did_not(self, step: AnyStep) -> bool:
+        try:
+            return step.when is not None and not step.when(self._state_copy())
+        except Exception:
+            return False  # what may have happened is undone
 
     def _cannot_be_taken_back(self, current: StepRecord) -> bool:
         """Refuse to cancel while nobody knows whether a step without an inbox happened (rule 11)."""
@@ -1127,14 +1424,19 @@ class _Turn:
             return None
         return waiting[0]
 
-    def _retry(self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]) -> None:
+    def _retry(self, act: OperatorActed, record: StepRecord, step: AnyStep) -> None:
         match record.phase:
+            case Phase.REFUSED if isinstance(step, WaitStep):
+                self._refuse(f"{record.name} was told no, and would be again: complete or skip it")
             case Phase.REFUSED if not _without_inbox(step):
                 self._refuse(
                     f"{record.name} was refused, and its participant will say so again: complete or skip it"
                 )
             case Phase.HANDED_OVER:
                 self._refuse(f"{record.name} was handed over to you: undo it by hand, then complete it")
+            case Phase.ANSWERED if isinstance(step, WaitStep):
+                self._obeyed(act, "what came is taken again", record.name)
+                self._take(record.name, dict(record.reply or {}))
             case Phase.ANSWERED:
                 self._obeyed(act, "the reply is taken again", record.name)
                 self._put(record.name, parked=None)
@@ -1147,12 +1449,11 @@ class _Turn:
                 self._obeyed(act, f"try {record.attempts + 1}", record.name)
                 self._put(record.name, parked=None, deadline=None)
                 self._begin(step)
+                self._advance()
             case _:
                 self._refuse(f"{record.name} is {record.phase.value}: nothing to retry")
 
-    def _take_over_step(
-        self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]
-    ) -> None:
+    def _take_over_step(self, act: OperatorActed, record: StepRecord, step: AnyStep) -> None:
         """Skip or complete a step after the pivot by hand, once its participant can no longer do it."""
         if (
             isinstance(step, CommandStep)
@@ -1170,7 +1471,7 @@ class _Turn:
         self._obeyed(act, f"{record.name}: done by hand", record.name)
         self._put(record.name, **_LANDED)
         if record.phase is Phase.ANSWERED or (
-            isinstance(step, LocalStep) and act.act is Act.COMPLETE
+            not isinstance(step, CommandStep) and act.act is Act.COMPLETE
         ):  # it happened: whatever the act's name, going on keeps its effect
             self._phase(record.name, Phase.SUCCEEDED, "succeeded", by=act.by, reason=act.reason, by_hand=True)
             self._advance()
@@ -1199,9 +1500,7 @@ class _Turn:
                 return False
         return True
 
-    def _take_over_undo(
-        self, act: OperatorActed, record: StepRecord, step: LocalStep[Any] | CommandStep[Any]
-    ) -> None:
+    def _take_over_undo(self, act: OperatorActed, record: StepRecord, step: AnyStep) -> None:
         """Skip or complete a compensation by hand, once its participant can no longer undo it as well."""
         if not _has_inbox(step) or act.force or record.phase is Phase.HANDED_OVER:
             self._obeyed(act, f"{record.name}: done by hand", record.name)
@@ -1232,12 +1531,12 @@ _LANDED: Final[dict[str, Any]] = {
 }
 
 
-def _has_inbox(step: LocalStep[Any] | CommandStep[Any]) -> bool:
+def _has_inbox(step: AnyStep) -> bool:
     """Whether there is a participant that can be asked how the step stands."""
     return isinstance(step, CommandStep) and step.has_inbox
 
 
-def _without_inbox(step: LocalStep[Any] | CommandStep[Any]) -> bool:
+def _without_inbox(step: AnyStep) -> bool:
     """Whether a participant does the step that is at most once (rule 11)."""
     return isinstance(step, CommandStep) and not step.has_inbox
 
@@ -1258,14 +1557,18 @@ def error_payload(error: BaseException) -> dict[str, str]:
     return {"type": type(error).__name__, "message": message, "module": type(error).__module__}
 
 
+_STRICT: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+
+
 def storable(value: J) -> J:
     """The value, if it is JSON that every database keeps.
 
     Raises:
         ValueError: it holds NaN, an infinity, NUL or half a surrogate pair.
     """
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    text.encode()
+    text = _STRICT.encode(value)
+    if not text.isascii():
+        text.encode()
     if "\\u0000" in text:
         raise ValueError("NUL cannot be stored")
     return value
@@ -1291,10 +1594,15 @@ def _built(
 
 
 def _reply(command: type[Command[Any]], payload: Any) -> Any:
+    payload = copied(payload)  # the same answer may be decided again
     if command.answers_anything:
         return payload
     wanted = command.reply_type()
     return wanted.model_validate(payload) if issubclass(wanted, BaseModel) else None
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _first_error(error: ValidationError) -> str:

@@ -103,6 +103,7 @@ class Act(StrEnum):
     SKIP = "skip"
     COMPLETE = "complete"
     WITHDRAW = "withdraw"  # of a step without an inbox, whose outcome is unknown: it did not happen
+    RESCHEDULE = "reschedule"  # the moment at which a wait, a delay or the whole saga is over
     CANCEL = "cancel"
 
 
@@ -113,9 +114,10 @@ class OperatorActed:
     Args:
         revision: of the instance on which it was decided; another one is refused (rule 17). None from
             code that acts on whatever it finds.
-        step: which; None for the only one it can be.
+        step: which; None for the only one it can be. To reschedule: None for the saga's own deadline.
         reply: for `COMPLETE`, what the participant would have answered; of a plain task any JSON value.
         force: do not ask the participant, who is gone; said so in the history.
+        until: for `RESCHEDULE`, the new moment.
     """
 
     saga_id: str
@@ -127,9 +129,32 @@ class OperatorActed:
     step: str | None = None
     reply: Any = None
     force: bool = False
+    until: datetime | None = None
 
 
-Event = Started | ReplyReceived | TimerFired | LocalRan | Unroutable | Confirmed | OperatorActed
+@dataclass(frozen=True)
+class SignalReceived:
+    """Somebody outside told the saga something (rules 22 to 25).
+
+    Args:
+        number: of its row.
+        signal: the name of its class.
+        said_at: when it was stored, which decides between it and a deadline.
+        by: who sent it, if that was said.
+    """
+
+    saga_id: str
+    at: datetime
+    number: int
+    signal: str
+    payload: Mapping[str, Any]
+    said_at: datetime
+    by: str = ""
+
+
+Event = (
+    Started | ReplyReceived | TimerFired | LocalRan | Unroutable | Confirmed | OperatorActed | SignalReceived
+)
 
 
 @dataclass(frozen=True)
@@ -184,9 +209,10 @@ class Decision:
     """What happens next. Nothing has happened yet.
 
     Args:
-        answer: to an operator's act: what it set going, or why it was refused.
+        answer: to an operator's act: what it set going, or why it was refused; why a signal is too late.
         refused: the act changed nothing.
-        ignored: why the event changed nothing.
+        too_late: nothing will ever take the signal.
+        ignored: why the event changed nothing; a signal may be taken later.
         answered: queue and time of sending of the command whose answer this was.
         raised: by the saga's own code, each with the step that it was called for; for the log.
     """
@@ -198,6 +224,7 @@ class Decision:
     answer: str | None = None
     refused: bool = False
     ignored: str | None = None
+    too_late: bool = False
     answered: tuple[str, datetime] | None = None
     raised: tuple[tuple[str, Exception], ...] = field(default=(), compare=False)
 
@@ -212,6 +239,8 @@ class Policy:
         clock_skew: by how much two machines' clocks may differ.
         resend_first: the first look whether a message was lost comes this long after sending.
         resend_ceiling: the pauses between looks double up to this.
+        signal_retention: how long a signal is kept for a saga that does not come, and an answered one to
+            tell a repetition by.
         resend_cap: after so many looks in a row at a queue that somebody takes from, and that does not
             move, a message which waits its turn there is sent again anyway.
     """
@@ -222,6 +251,7 @@ class Policy:
     resend_first: timedelta = timedelta(seconds=10)
     resend_ceiling: timedelta = timedelta(seconds=60)
     resend_cap: int = 10
+    signal_retention: timedelta = timedelta(days=30)
 
     def resend_pause(self, looks: int) -> timedelta:
         """The pause before the next look, after so many; doubles up to the ceiling."""

@@ -35,7 +35,8 @@ from sagas_framework.core.telling import phase_in_words
 from sagas_framework.core.why import MIGRATE
 from sagas_framework.messages import WireProtocol, readable
 from sagas_framework.migration import Migration
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep, DelayStep, LocalStep, WaitStep
 
 MIGRATED: Final = "migrated"
 """The line of the history that says by whom an instance was moved to another version, why, and how."""
@@ -65,6 +66,7 @@ class StepOutline:
         protocol: in which its service is spoken to; None for a local step.
         given: a local step without an action. As a first step it stands for what was committed together
             with the saga.
+        kind: of a step that neither sends nor runs anything: ``a wait for approval``, ``a delay``.
     """
 
     name: str
@@ -73,6 +75,7 @@ class StepOutline:
     undo: str | None
     protocol: str | None
     given: bool = False
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,20 @@ def _outlines(saga: SagaDefinition) -> Iterator[StepOutline]:
                 str(step.command.contract.service.protocol),
             )
         else:
+            yield _of_our_own(step, place)
+
+
+def _of_our_own(step: AnyStep, place: Place) -> StepOutline:
+    match step:
+        case LocalStep():
             undone = _LOCAL if step.undoable else None
-            yield StepOutline(step.name, place, None, undone, None, step.action is None)
+            return StepOutline(step.name, place, None, undone, None, step.action is None)
+        case WaitStep():
+            kind = f"a wait for {' or '.join(sorted(step.names))}"
+            return StepOutline(step.name, place, None, None, None, kind=kind)
+        case _:
+            kind = "a delay" if isinstance(step, DelayStep) else "an early end"
+            return StepOutline(step.name, place, None, None, None, kind=kind)
 
 
 def differences(was: Outline, now: Outline) -> list[str]:
@@ -131,7 +146,7 @@ def differences(was: Outline, now: Outline) -> list[str]:
 
 
 def _changes(old: StepOutline, new: StepOutline) -> Iterator[str]:
-    if old.task != new.task:
+    if (old.task, old.kind) != (new.task, new.kind):
         yield f"{old.name} was {_work(old)}, and is {_work(new)} now"
     if old.place != new.place:
         yield f"{old.name} was {old.place.value}, and is {new.place.value} now"
@@ -142,7 +157,7 @@ def _changes(old: StepOutline, new: StepOutline) -> Iterator[str]:
 
 
 def _work(step: StepOutline) -> str:
-    return step.task or "a local step"
+    return step.task or step.kind or "a local step"
 
 
 def _undoing(step: StepOutline) -> str:
@@ -261,7 +276,7 @@ def moved(
 
 
 # Nothing more is sent for these, whatever comes.
-_CLOSED: Final = frozenset({Phase.COMPENSATED, Phase.WITHDRAWN, Phase.REFUSED, Phase.SKIPPED})
+_CLOSED: Final = frozenset({Phase.COMPENSATED, Phase.WITHDRAWN, Phase.REFUSED, Phase.SKIPPED, Phase.LEFT_OUT})
 _UNDOING: Final = frozenset({Phase.COMPENSATING, Phase.UNDO_PAUSING, Phase.HANDING_OVER})
 
 
@@ -443,7 +458,7 @@ class _Move:
             )
         if _is_over(record, was, past=past):
             return
-        if was.task != now.task:
+        if (was.task, was.kind) != (now.task, now.kind):
             self.missing.append(
                 f"{name} was begun as {_work(was)}, and is {_work(now)} in {self.version}: "
                 f"{'only its participant' if was.task else 'only the version that began it'} knows what was "
@@ -580,7 +595,7 @@ def whereabouts(instance: SagaInstance) -> Whereabouts:
     for holds in (
         [record for record in records if record.parked],
         [record for record in records if record.flight is not None],
-        [record for record in records if record.resume_at is not None],
+        [record for record in records if record.resume_at is not None or record.phase is Phase.WAITING],
     ):
         if holds:
             held = holds[0]

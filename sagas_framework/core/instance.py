@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from sagas_framework.core.ids import Kind
-from sagas_framework.core.records import replace
+from sagas_framework.core.records import made_of, replace
 
 
 class Status(StrEnum):
@@ -62,6 +63,8 @@ class Phase(StrEnum):
     PAUSING = "pausing"  # an attempt failed; the next one comes after a pause
     BLOCKED = "blocked"  # after the pivot, our own code raised before anything was sent
     ANSWERED = "answered"  # it succeeded, but our own code could not take the reply
+    WAITING = "waiting"  # for a signal, or for its deadline
+    DELAYED = "delayed"  # until a moment
     SETTLING = "settling"  # the participant is asked how it stands, and to close it
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
@@ -69,6 +72,7 @@ class Phase(StrEnum):
     UNKNOWN = "unknown"  # given up without an answer: it may have happened, or may still
     WITHDRAWN = "withdrawn"  # settled: it did not happen and never will
     SKIPPED = "skipped"
+    LEFT_OUT = "left_out"  # its condition did not hold when it was next, or the saga ended before it
     COMPENSATING = "compensating"
     UNDO_PAUSING = "undo_pausing"  # a try of its compensation failed; the next one comes after a pause
     HANDING_OVER = "handing_over"  # an operator takes the undoing over: the participant closes its row
@@ -126,10 +130,11 @@ class StepRecord:
         tries: of the compensation.
         settles: how often it was settled anew.
         first_sent_at: when the command was first committed; None means it never left.
-        deadline: when the answer in hand counts as timed out (or late).
-        resume_at: when the pause is over.
+        deadline: when the answer in hand counts as timed out (or late); of a wait, when it is over.
+        resume_at: when the pause, or the delay, is over.
         known: whether the saga saw it succeed (what a compensation says of it).
         parked: why a person must look, if so.
+        reply: what came; of a wait ``{"signal": name, "payload": ...}``, or ``{"deadline": moment}``.
         turning: why the saga turns back if settling finds that nothing happened.
         known_as: the name under which its participant knows the step, if it had another one when the
             saga was begun (`sagas_framework.core.evolving`).
@@ -161,8 +166,12 @@ class StepRecord:
     @property
     def due_at(self) -> datetime | None:
         """The next moment at which time alone changes something."""
-        times = [t for t in (self.deadline, self.resume_at, self.flight and self.flight.check_at) if t]
-        return min(times, default=None)
+        first, flight = self.deadline, self.flight
+        if self.resume_at is not None and (first is None or self.resume_at < first):
+            first = self.resume_at
+        if flight is not None and flight.check_at is not None and (first is None or flight.check_at < first):
+            first = flight.check_at
+        return first
 
 
 class Cause(StrEnum):
@@ -172,6 +181,8 @@ class Cause(StrEnum):
     ANSWER = "answer"  # the reply of a participant
     PAUSE = "pause"  # the next try, after one that failed
     PERSON = "person"  # an operator: it is parked
+    SIGNAL = "signal"  # somebody outside
+    TIME = "time"  # the moment until which a step delays it
     TURN = "turn"  # an orchestrator's next look at it
 
 
@@ -181,7 +192,7 @@ class Waiting:
 
     Args:
         what: the task whose answer it is (``accounting_service.authorize_card``), the step that is
-            parked or pauses; empty when there is neither.
+            parked, pauses, waits or delays; empty when there is neither.
         since: when it began to wait for just this.
     """
 
@@ -201,6 +212,8 @@ class SagaInstance:
         started: whether the first decision was taken.
         due_at: when the timekeeper must look at it; None when it has ended or only waits.
         waiting: for what; None when it has ended.
+        deadline: of the whole saga; None if it declares none.
+        late: the deadline came, and the saga goes on.
     """
 
     id: str
@@ -219,6 +232,8 @@ class SagaInstance:
     ended_at: datetime | None = None
     due_at: datetime | None = None
     waiting: Waiting | None = None
+    deadline: datetime | None = None
+    late: bool = False
 
     def in_flight(self) -> Iterator[tuple[StepRecord, Flight]]:
         """Every command that was sent and not answered, with its step."""
@@ -231,7 +246,10 @@ class SagaInstance:
 
 _TIMES = frozenset({"first_sent_at", "deadline", "resume_at", "sent_at", "since", "check_at", "horizon"})
 _RECORD_DEFAULTS = vars(StepRecord("")) | {"name": None}  # a name is always written
-_FLIGHT_FIELDS = tuple(f.name for f in fields(Flight))
+_FLIGHT_DEFAULTS = {f.name: None for f in fields(Flight)} | {
+    f.name: f.default for f in fields(Flight) if f.default is not MISSING
+}
+_PHASES = {phase: phase for phase in Phase}
 
 
 def steps_to_json(steps: Mapping[str, StepRecord]) -> list[dict[str, Any]]:
@@ -248,24 +266,31 @@ def steps_from_json(value: list[dict[str, Any]]) -> dict[str, StepRecord]:
 def _record_to_json(record: StepRecord) -> dict[str, Any]:
     # Written for every step of every instance that changes, so it looks at each field only once.
     result: dict[str, Any] = {}
-    for name, value in vars(record).items():
+    for name, value in record.__dict__.items():
         default = _RECORD_DEFAULTS[name]
-        if value is default or value == default:
-            continue
-        match value:
-            case datetime():
-                value = value.isoformat()
-            case Flight():
-                value = {
-                    f: v.isoformat() if isinstance(v := getattr(value, f), datetime) else v
-                    for f in _FLIGHT_FIELDS
-                }
-            case Intent():
-                value = {"act": value.act, "by": value.by, "reason": value.reason, "reply": value.reply}
-            case Outcome():
-                value = value.to_json()
-        result[name] = value
+        if value is not default and value != default:
+            as_json = _AS_JSON.get(type(value))
+            result[name] = value if as_json is None else as_json(value)
     return result
+
+
+def _flight_to_json(flight: Flight) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if type(value) is datetime else value
+        for name, value in flight.__dict__.items()
+    }
+
+
+def _intent_to_json(intent: Intent) -> dict[str, Any]:
+    return {"act": intent.act, "by": intent.by, "reason": intent.reason, "reply": intent.reply}
+
+
+_AS_JSON: Final[Mapping[type, Callable[[Any], Any]]] = {
+    datetime: datetime.isoformat,
+    Flight: _flight_to_json,
+    Intent: _intent_to_json,
+    Outcome: Outcome.to_json,
+}
 
 
 def _times(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,23 +298,42 @@ def _times(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record_from_json(value: Mapping[str, Any]) -> StepRecord:
-    record = _times(value)
-    record["phase"] = Phase(record.get("phase", Phase.PENDING))
-    if flight := record.get("flight"):
-        record["flight"] = Flight(**{**_times(flight), "kind": Kind(flight["kind"])})
-    if intent := record.get("intent"):
+    if len(value) == 1:
+        return _pending(value["name"])
+    record = _RECORD_DEFAULTS | _times(value)
+    if len(record) > len(_RECORD_DEFAULTS):
+        raise TypeError(f"a step has {', '.join(sorted(record.keys() - _RECORD_DEFAULTS.keys()))}")
+    record["phase"] = _PHASES[record["phase"]]
+    if flight := record["flight"]:
+        record["flight"] = made_of(Flight, _FLIGHT_DEFAULTS | _times(flight) | {"kind": Kind(flight["kind"])})
+    if intent := record["intent"]:
         record["intent"] = Intent(**intent)
-    if turning := record.get("turning"):
+    if turning := record["turning"]:
         record["turning"] = Outcome.from_json(turning)
-    return StepRecord(**record)
+    return made_of(StepRecord, record)
+
+
+@lru_cache(maxsize=1000)
+def _pending(name: str) -> StepRecord:
+    return StepRecord(name)
 
 
 def with_due(instance: SagaInstance) -> SagaInstance:
     """The instance with `due_at` worked out from its steps."""
     if instance.status.ended:
         return replace(instance, due_at=None)
-    times = [due for record in instance.steps.values() if (due := record.due_at)]
-    return replace(instance, due_at=min(times, default=None))
+    to_come = instance.deadline if instance.outcome is None and not instance.late else None
+    return replace(instance, due_at=first_due(instance.steps.values(), to_come))
+
+
+def first_due(records: Iterable[StepRecord], deadline: datetime | None = None) -> datetime | None:
+    """The next moment at which time alone changes something of these steps, or of the whole saga.
+
+    Args:
+        deadline: the saga's own, as long as it is to come.
+    """
+    first = min((due for record in records if (due := record.due_at)), default=None)
+    return first if deadline is None or (first is not None and first < deadline) else deadline
 
 
 def with_waiting(instance: SagaInstance, at: datetime) -> SagaInstance:
@@ -303,6 +347,9 @@ def with_waiting(instance: SagaInstance, at: datetime) -> SagaInstance:
     return replace(instance, waiting=Waiting(cause, what, at))
 
 
+_WAITS: Final = {Phase.WAITING: Cause.SIGNAL, Phase.DELAYED: Cause.TIME}
+
+
 def _cause(instance: SagaInstance) -> tuple[Cause, str]:
     for record in instance.steps.values():
         if record.parked:
@@ -310,6 +357,8 @@ def _cause(instance: SagaInstance) -> tuple[Cause, str]:
     for _, flight in instance.in_flight():
         return Cause.ANSWER, flight.task
     for record in instance.steps.values():
+        if record.phase in _WAITS:
+            return _WAITS[record.phase], record.name
         if record.resume_at is not None:
             return Cause.PAUSE, record.name
     return (Cause.TURN if instance.started else Cause.START), ""

@@ -14,7 +14,8 @@ from sagas_framework.core.decide import decide
 from sagas_framework.core.events import Act, Decision, OperatorActed
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 
 _CLOSING = frozenset({Phase.SETTLING, Phase.HANDING_OVER})
 _BACKWARD = frozenset({Phase.COMPENSATING, Phase.UNDO_PAUSING, Phase.HANDING_OVER, Phase.HANDED_OVER})
@@ -49,10 +50,14 @@ class Option:
 
 
 def options(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> list[Option]:
-    """The acts that would be obeyed now, in the order of the steps; cancelling last."""
+    """The acts that would be obeyed now, in the order of the steps; moving moments and cancelling last."""
     if instance.status.ended:
         return []
-    return [*_of_steps(saga, instance, now), *_cancelling(saga, instance, now)]
+    return [
+        *_of_steps(saga, instance, now),
+        *_rescheduling(saga, instance, now),
+        *_cancelling(saga, instance, now),
+    ]
 
 
 def _of_steps(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> Iterator[Option]:
@@ -74,6 +79,18 @@ def _of_steps(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> It
                     told = _consequence(act, record, decision, force, asked=_has_inbox(saga, record))
                     yield Option(act, record.name, force, told, schema)
                     break
+
+
+def _rescheduling(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> Iterator[Option]:
+    moments: list[str | None] = [None] if instance.deadline is not None else []
+    moments += [r.name for r in instance.steps.values() if r.phase in (Phase.WAITING, Phase.DELAYED)]
+    for step in moments:
+        event = OperatorActed(
+            instance.id, now, Act.RESCHEDULE, by="nobody", reason="a question", step=step, until=now
+        )
+        if not decide(saga, instance, event).refused:
+            what = "the saga's deadline" if step is None else f"the moment until which {step} waits"
+            yield Option(Act.RESCHEDULE, step, force=False, consequence=f"moves {what}")
 
 
 def _cancelling(saga: SagaDefinition, instance: SagaInstance, now: datetime) -> Iterator[Option]:

@@ -11,6 +11,7 @@ from sagas_framework.core.events import Recorded
 from sagas_framework.core.instance import OutcomeKind, Phase, SagaInstance, Status, StepRecord
 from sagas_framework.core.why import in_words, quoted, times
 from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep, LocalStep
 
 _WORDS: Final = {
     Phase.PENDING: "not reached",
@@ -18,6 +19,8 @@ _WORDS: Final = {
     Phase.PAUSING: "pausing",
     Phase.BLOCKED: "blocked",
     Phase.ANSWERED: "answered",
+    Phase.WAITING: "waiting",
+    Phase.DELAYED: "delayed",
     Phase.SETTLING: "being settled",
     Phase.SUCCEEDED: "done",
     Phase.REFUSED: "refused",
@@ -25,6 +28,7 @@ _WORDS: Final = {
     Phase.UNKNOWN: "no answer",
     Phase.WITHDRAWN: "never happened",
     Phase.SKIPPED: "skipped",
+    Phase.LEFT_OUT: "left out",
     Phase.COMPENSATING: "being undone",
     Phase.UNDO_PAUSING: "undo pausing",
     Phase.HANDING_OVER: "handing over",
@@ -69,6 +73,8 @@ def line_in_words(line: Recorded) -> str:
         told.append(times(detail.pop("times")))
     if error.get("type") or error.get("message"):
         told.append(quoted(error))
+    if (until := detail.pop("until", None)) is not None:
+        told.append(f"until {until}")
     if (next_at := detail.pop("next_at", None)) is not None:
         told.append(f"again in {in_words(datetime.fromisoformat(next_at) - line.at)}")
     told += [str(detail.pop(name)) for name in ("why", "reason", "because") if name in detail]
@@ -99,6 +105,8 @@ class Effect(StrEnum):
 
 def effect(record: StepRecord, instance: SagaInstance, saga: SagaDefinition | None) -> Effect:
     """What of the step is there now, as far as the saga knows."""
+    if record.phase in (Phase.WAITING, Phase.DELAYED) or _only_waits(record, saga):
+        return Effect.NONE
     if record.phase in _NEVER or (record.first_sent_at is None and record.phase in _SENT_ONLY):
         return Effect.NEVER
     happened = record.phase in (Phase.SUCCEEDED, Phase.ANSWERED, Phase.COMPENSATED)
@@ -133,7 +141,7 @@ def _of_skipped(record: StepRecord, instance: SagaInstance) -> Effect:
     return Effect.NEVER if said else Effect.UNKNOWN
 
 
-_NEVER: Final = frozenset({Phase.PENDING, Phase.REFUSED, Phase.WITHDRAWN, Phase.BLOCKED})
+_NEVER: Final = frozenset({Phase.PENDING, Phase.REFUSED, Phase.WITHDRAWN, Phase.BLOCKED, Phase.LEFT_OUT})
 # Without a command that left, there is nothing that could have happened.
 _SENT_ONLY: Final = frozenset({Phase.RUNNING, Phase.FAILED, Phase.UNKNOWN, Phase.SETTLING, Phase.PAUSING})
 
@@ -141,6 +149,12 @@ _SENT_ONLY: Final = frozenset({Phase.RUNNING, Phase.FAILED, Phase.UNKNOWN, Phase
 def _leaves_nothing(record: StepRecord, saga: SagaDefinition | None) -> bool:
     """Whether it says so on purpose. From the pivot on nothing is undone, so there it says nothing."""
     return saga is not None and not _undoable(record, saga) and saga.index(record.name) < saga.pivot
+
+
+def _only_waits(record: StepRecord, saga: SagaDefinition | None) -> bool:
+    if saga is None:
+        return False
+    return not isinstance(saga.steps[saga.index(record.name)], LocalStep | CommandStep)
 
 
 def _undoable(record: StepRecord, saga: SagaDefinition | None) -> bool:

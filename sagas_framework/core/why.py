@@ -18,7 +18,8 @@ from sagas_framework.core.instance import (
     Status,
     StepRecord,
 )
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import COMPENSATE, CommandStep, WaitStep
 
 OVERDUE_AFTER: Final = timedelta(seconds=30)
 """What is due for longer than this has not been looked at: the timekeeper lags, or there is none."""
@@ -97,6 +98,8 @@ def why(
     parked = [record for record in instance.steps.values() if record.parked]
     moving = [record for record in instance.steps.values() if not record.parked]
     sentences = [_parked(record, now) for record in parked]
+    if instance.late and instance.deadline is not None and instance.outcome is None:
+        sentences.append(f"It is late: its deadline was {in_words(now - instance.deadline)} ago.")
     sentences += [told for record in moving for told in _moving(record, instance, now, saga)]
     sentences += _around(instance, now, queue, same)
     if instance.outcome is not None:
@@ -115,6 +118,8 @@ def because(outcome: Outcome) -> str:
     match outcome.kind:
         case OutcomeKind.REFUSED:
             return f"{outcome.step} was refused ({told})"
+        case OutcomeKind.EXPIRED if outcome.name != "NoAnswer":
+            return quoted({"message": outcome.message or outcome.name})
         case OutcomeKind.EXPIRED:
             return quoted({"message": outcome.message}).replace(": no answer in ", " gave no answer in ", 1)
         case OutcomeKind.CANCELLED:
@@ -199,6 +204,10 @@ def _ended(instance: SagaInstance) -> str:
     # A migration leaves out what was added behind the instance's back: that is in its history.
     left = [record.name for record in skipped if record.intent is None or record.intent.act != MIGRATE]
     names = ", ".join(left)
+    if instance.status is Status.COMPLETED and instance.outcome and instance.outcome.step:
+        told = quoted({"message": instance.outcome.message})
+        early = f"Completed early at {instance.outcome.step}: {told}."
+        return early + (f" Without {names}, skipped by hand." if left else "")
     if instance.status is Status.COMPLETED:
         return f"Completed, without {names}, skipped by hand." if left else "Completed: every effect is kept."
     reason = f" because {because(instance.outcome)}" if instance.outcome else ""
@@ -225,6 +234,11 @@ def _moving(
             yield f"{_waiting(flight, now)}{_fate(record, now, saga)}."
             if flight.attempt > 1 and record.error:
                 yield f"Try {flight.attempt - 1} failed ({quoted(record.error)})."
+        case Phase.WAITING:
+            told = "for ever" if record.deadline is None else _until(record, instance, now, saga)
+            yield f"{record.name} waits for {_signals(record, saga)}; {told}."
+        case Phase.DELAYED:
+            yield f"{record.name} waits for its time, {_coming(record.resume_at, now)}."
         case Phase.PAUSING:
             yield (
                 f"{record.name}: try {record.attempts} failed ({quoted(record.error or {})}); "
@@ -241,6 +255,18 @@ def _moving(
         case Phase.SETTLING | Phase.HANDING_OVER if flight is not None:
             yield f"{_waiting(flight, now)}{_fate(record, now, saga)}."
             yield _settling(record)
+
+
+def _signals(record: StepRecord, saga: SagaDefinition | None) -> str:
+    step = None if saga is None else saga.steps[saga.index(record.name)]
+    return " or ".join(step.names) if isinstance(step, WaitStep) else "a signal"
+
+
+def _until(record: StepRecord, instance: SagaInstance, now: datetime, saga: SagaDefinition | None) -> str:
+    step = None if saga is None else saga.steps[saga.index(record.name)]
+    back = isinstance(step, WaitStep) and step.at_deadline is COMPENSATE
+    then = "turns back" if back else "its deadline is" if step is None else "goes on"
+    return f"{then} {_coming(record.deadline, now, 'any moment now')}"
 
 
 def _waiting(flight: Flight, now: datetime) -> str:

@@ -312,7 +312,8 @@ def _queues(installation: Installation, broker: _Broker, examination: Examinatio
             if differences:
                 examination.add([_unlike(installation, declaration, differences)])
                 continue
-        if no is None and declaration.contract in installation.consumed and broker.is_rabbitmq:
+        taken = [*installation.consumed, *installation.events]
+        if no is None and declaration.contract in taken and broker.is_rabbitmq:
             no = _no_reading(broker, name)
         if no is None:
             examination.in_order.append(f"the queue {name} is there as it is declared")
@@ -355,6 +356,8 @@ def _unlike(
     if contract is not None:
         replies = installation.sagas is not None and contract == installation.sagas.reply_queue
         setting = "Sagas(reply_queue=...)" if replies else "Service(queue=...)"
+        if contract in installation.events:
+            setting = "Subscriber(queue_type=...)"
         write = (
             f"delete {name} on the broker once it is empty, and start those that declare it otherwise anew"
         )

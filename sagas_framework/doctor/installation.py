@@ -14,8 +14,8 @@ from kombu.transport import base as kombu_transports
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.participant import Participant
-from sagas_framework.saga import CommandStep
 from sagas_framework.sagas import Sagas
+from sagas_framework.steps import CommandStep
 from sagas_framework.storage.database import Database
 from sagas_framework.transport.connecting import connect, is_amqp
 
@@ -133,7 +133,13 @@ class Installation:
     def contracts(self) -> list[Queue]:
         """Every queue that its contracts name, each once."""
         sent = [] if self.sagas is None else self.sagas.definitions.queues
-        return list(dict.fromkeys([*sent, *self.consumed]))
+        return list(dict.fromkeys([*sent, *self.consumed, *self.events]))
+
+    @property
+    def events(self) -> list[Queue]:
+        """The queue of its events, if the same workers handle those."""
+        subscriber = getattr(self.app, "subscriber", None)
+        return [] if subscriber is None else [subscriber.queue]
 
     @property
     def celery_queues(self) -> dict[str, KombuQueue]:

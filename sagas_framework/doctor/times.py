@@ -11,6 +11,7 @@ from sagas_framework.core.why import in_words
 from sagas_framework.doctor.findings import Finding, Rule, Severity
 from sagas_framework.doctor.installation import Installation, listed
 from sagas_framework.participant import CLOCK_SKEW, Participant
+from sagas_framework.sagas import Sagas
 
 RABBITMQ_CONSUMER_TIMEOUT: Final = timedelta(minutes=30)
 """RabbitMQ's own default; what a broker is really set to cannot be asked over AMQP."""
@@ -201,6 +202,7 @@ def _policy(installation: Installation) -> Iterator[Finding]:
                 "Policy(inbox_retention=...), and every participant's retention",
                 f"more than {in_words(timeouts[name] + needed)}",
             )
+    yield from _kept_shortly(installation.sagas, needed)
     own = [queue.name for queue in installation.sagas.definitions.queues]
     beside = installation.beside
     if beside is not None and beside.service.queue.name in own:
@@ -223,4 +225,24 @@ def _policy(installation: Installation) -> Iterator[Finding]:
             "A command that is sent again after its row has gone is executed again.",
             "Participant(retention=...) there",
             f"at least {in_words(policy.inbox_retention)}, this orchestrator's inbox_retention",
+        )
+
+
+def _kept_shortly(sagas: Sagas, needed: timedelta) -> Iterator[Finding]:
+    """Of sagas that go while messages of theirs may still be under way."""
+    spans = {
+        name or "whatever declares nothing else": kept.keep
+        for name, kept in sagas.retentions.items()
+        if kept.keep is not None and kept.keep < needed
+    }
+    if spans:
+        yield Finding(
+            Rule.RETENTION,
+            Severity.NOTE,
+            f"Ended sagas of {listed(sorted(spans))} stay for {in_words(min(spans.values()))} at least, and "
+            f"a message lives {in_words(sagas.policy.message_lifetime)}.",
+            "A reply that comes twice, the second time after its saga has gone, is quarantined; a business "
+            "key that is used again starts another saga.",
+            "Retention(keep=...) of the saga, or Sagas(retention=...)",
+            f"at least {in_words(needed)}, or a shorter Policy(message_lifetime)",
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, NestedTransaction, create_engine, event, make_url
 from sqlalchemy.exc import (
@@ -19,10 +22,11 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import Pool
 
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.storage.ports import StoreUnavailable
+from sagas_framework.storage.sqlite import SharedConnection, is_file
 
 # SQLSTATE classes that say nothing about the statement: connection (08), rollback for a race (40),
 # resources such as a full disk (53), a lock or a shutdown (55, 57), the system (58).
@@ -44,15 +48,19 @@ _PATIENCE: Final = {
     "tcp_user_timeout": 30_000,  # milliseconds; as long as the three above
 }
 _LIBPQ: Final = frozenset({"psycopg", "psycopg2"})
+_parents: Final[list[Pool]] = []
+_QUIET_FOR: Final = 30.0
+"""Seconds for which a connection that was alive is taken to be so, if its socket says nothing else."""
 
 
 def make_engine(url: str, **options: Any) -> Engine:
     """An engine for a service's database.
 
-    PostgreSQL: connections are tried before use and made anew when dead; a server that does not answer
-    is given up (see `patience`). SQLite: WAL, so that readers never wait; every transaction begins as a
-    writer, so that none fails half-way on a lock; a writer waits 15 s for another (or the seconds of
-    ``?timeout=`` in the address). An engine that went through a fork opens connections of its own.
+    PostgreSQL: connections that have been closed, or were idle for 30 s, are tried before use and made
+    anew when dead; a server that does not answer is given up (see `patience`). SQLite: WAL, so that
+    readers never wait; every transaction begins as a writer, so that none fails half-way on a lock; a
+    writer waits 15 s for another (or the seconds of ``?timeout=`` in the address). An engine that went
+    through a fork opens connections of its own.
 
     Raises:
         ConfigurationError: the address cannot be read; the message masks the password.
@@ -64,19 +72,20 @@ def make_engine(url: str, **options: Any) -> Engine:
         if address.drivername == "postgresql":
             address = address.set(drivername="postgresql+psycopg")
         if address.get_backend_name() == "sqlite":
-            options.setdefault("poolclass", NullPool) if address.database else None
-            engine = create_engine(address, **options)
-            _harden_sqlite(engine, timeout_given="timeout" in address.query)
+            engine = create_engine(address, **_sqlite_options(address, options))
+            _harden_sqlite(engine)
         else:
             options["connect_args"] = patience(address) | options.get("connect_args", {})
             engine = create_engine(address, **{"pool_pre_ping": True, "pool_recycle": 1800, **options})
+            if address.get_driver_name() in _LIBPQ:
+                _ping_seldom(engine)
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise ConfigurationError(
             f"The database address {masked(url)} cannot be used: {error}. "
             "Write it like postgresql+psycopg://user:password@host:5432/name or sqlite:////folder/file.sqlite."
         ) from None
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(engine))
     return engine
 
 
@@ -95,13 +104,58 @@ def patience(address: URL) -> dict[str, Any]:
     return {name: value for name, value in _PATIENCE.items() if name not in given}
 
 
-def _harden_sqlite(engine: Engine, *, timeout_given: bool) -> None:
+def _leave_to_parent(engine: Engine) -> None:
+    """After a fork: the connections that were open are the parent's, and are not even closed here."""
+    _parents.append(engine.pool)
+    engine.dispose(close=False)
+
+
+def _sqlite_options(address: URL, given: dict[str, Any]) -> dict[str, Any]:
+    """Connections to a file are kept: each would read the schema anew, and the last that is closed moves
+    all that was written from the log to the file. The one that was used last is used next."""
+    if not is_file(address):
+        return given
+    connect_args = {"factory": SharedConnection} | given.get("connect_args", {})
+    pooled = {} if "poolclass" in given else {"pool_size": 8, "max_overflow": -1, "pool_use_lifo": True}
+    return {**pooled, **given, "connect_args": connect_args}
+
+
+def _ping_seldom(engine: Engine) -> None:
+    """Have the pool's ping, a round trip for each transaction, look at the socket first.
+
+    A server that ends, a backend that is terminated and a proxy that hangs up close the connection; then
+    the socket of the idle connection can be read. Of a host that vanished the socket tells nothing, and
+    the ping is made after a while.
+    """
+    ping = engine.dialect.do_ping
+    alive_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    def do_ping(connection: Any) -> bool:
+        now = time.monotonic()
+        if now - alive_at.get(connection, -_QUIET_FOR) >= _QUIET_FOR or _readable(connection):
+            alive = ping(connection)
+            alive_at[connection] = now
+            return alive
+        alive_at[connection] = now
+        return True
+
+    engine.dialect.do_ping = do_ping  # type: ignore[method-assign, assignment]
+
+
+def _readable(connection: Any) -> bool:
+    """Whether something has come on an idle connection: most likely its end."""
+    if not hasattr(select, "poll"):
+        return True  # it is not known
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _harden_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself; `begin` below does
         cursor = connection.cursor()
-        if not timeout_given:
-            cursor.execute("PRAGMA busy_timeout = 15000")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -109,8 +163,14 @@ def _harden_sqlite(engine: Engine, *, timeout_given: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        reads = connection.get_execution_options().get(_READS)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        raw = connection.connection.dbapi_connection
+        if connection.get_execution_options().get(_READS):
+            connection.exec_driver_sql("BEGIN")
+        elif isinstance(raw, SharedConnection):
+            with raw.writing():
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager

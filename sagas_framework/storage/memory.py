@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -19,7 +19,20 @@ from sagas_framework.core.events import Recorded
 from sagas_framework.core.inbox import InboxRow
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.core.why import QueueSeen
-from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, LostRace, Quarantined, SendAgain
+from sagas_framework.storage.ports import (
+    ActRow,
+    Ahead,
+    Beat,
+    Entangled,
+    HistoryLine,
+    LostRace,
+    Quarantined,
+    SendAgain,
+    SignalAnswer,
+    SignalRow,
+    Wanted,
+    answered,
+)
 
 
 class MemorySession:
@@ -41,6 +54,8 @@ class MemoryDatabase:
     last_aside: int = 0
     beats: dict[tuple[str, str], Beat] = field(default_factory=dict)
     queues: dict[str, QueueSeen] = field(default_factory=dict)
+    signals: dict[int, SignalRow] = field(default_factory=dict)
+    last_signal: int = 0
     rows: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +74,8 @@ class MemoryDatabase:
             self.last_aside,
             dict(self.beats),
             dict(self.queues),
+            dict(self.signals),
+            self.last_signal,
             self.rows,
         )
 
@@ -93,6 +110,21 @@ class MemoryDatabase:
         self.acts[act.id] = act
         return act
 
+    def add_signal(self, signal: SignalRow) -> SignalRow:
+        """Store a signal under the next number; the first one, if it was said before."""
+        whose = signal.saga, signal.key, signal.said_id
+        for known in self.signals.values():
+            if (known.saga, known.key, known.said_id) == whose:
+                return known
+        self.last_signal += 1
+        made = self.signals[self.last_signal] = replace(signal, id=self.last_signal)
+        return made
+
+    def holder(self, saga: str, key: str) -> SagaInstance | None:
+        """The instance of this saga with this key."""
+        of_it = (one for one in self.instances.values() if (one.saga, one.key) == (saga, key))
+        return next(of_it, None)
+
 
 _FIELDS: Final = tuple(one.name for one in fields(MemoryDatabase))
 
@@ -102,6 +134,7 @@ class MemoryTransaction:
 
     def __init__(self, working: MemoryDatabase) -> None:
         self._working = working
+        self._shared: MemorySession | None = None
 
     def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
         return {i: self._working.instances[i] for i in sorted(saga_ids) if i in self._working.instances}
@@ -136,8 +169,18 @@ class MemoryTransaction:
 
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
+        self._shared = None
         session = MemorySession(copy.deepcopy(self._working.rows))
         yield cast(Session, session)
+        self._working.rows = session.rows
+
+    @contextmanager
+    def sharing(self) -> Iterator[Session]:
+        session = self._shared = self._shared or MemorySession(copy.deepcopy(self._working.rows))
+        try:
+            yield cast(Session, session)
+        except Exception as error:
+            raise Entangled(f"{type(error).__name__}: {error}") from error
         self._working.rows = session.rows
 
     def lock_acts(self, limit: int) -> list[ActRow]:
@@ -146,6 +189,31 @@ class MemoryTransaction:
     def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
         act = self._working.acts[act_id]
         self._working.acts[act_id] = replace(act, answer=answer, refused=refused, handled_at=at)
+
+    def new_signals(
+        self, now: datetime, sagas: Collection[tuple[str, int]], limit: int
+    ) -> list[tuple[int, str | None]]:
+        found: list[tuple[int, str | None]] = []
+        for number, signal in sorted(self._working.signals.items()):
+            if signal.look_at is None or signal.look_at > now or signal.saga not in {s for s, _ in sagas}:
+                continue
+            holder = self._working.holder(signal.saga, signal.key)
+            if holder is None or (holder.saga, holder.version) in sagas:
+                found.append((number, None if holder is None else holder.id))
+        return found[:limit]
+
+    def open_signals(self, whose: Collection[tuple[str, str]]) -> list[SignalRow]:
+        return [
+            signal
+            for _, signal in sorted(self._working.signals.items())
+            if (signal.saga, signal.key) in whose and signal.handled_at is None
+        ]
+
+    def answer_signals(self, answers: Sequence[SignalAnswer], at: datetime) -> None:
+        for one in answers:
+            signal = self._working.signals[one.id]
+            if signal.handled_at is None:
+                self._working.signals[one.id] = answered(signal, one, at)
 
     def quarantine(self, messages: Sequence[Quarantined]) -> None:
         for message in messages:
@@ -174,9 +242,30 @@ class MemoryStore:
             ]
             return min(due, default=None)
 
+    def ahead(self, sagas: Collection[tuple[str, int]]) -> Ahead:
+        with self.database.lock:
+            return Ahead(
+                self.next_due(sagas),
+                any(act.handled_at is None for act in self.database.acts.values()),
+                any(signal.look_at is not None for signal in self.database.signals.values()),
+                any(message.replay is not None for message in self.database.quarantined),
+            )
+
     def quarantine(self, message: Quarantined) -> None:
         with self.database.lock:
             self.database.set_aside(message)
+
+    def forget_signals(self, before: datetime, limit: int = 1000) -> int:
+        with self.database.lock:
+            old = [
+                number
+                for number, signal in self.database.signals.items()
+                if signal.said_at < before
+                and (signal.handled_at or self.database.holder(signal.saga, signal.key) is None)
+            ][:limit]
+            for number in old:
+                del self.database.signals[number]
+            return len(old)
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         self.database.replay(send, limit)
@@ -198,6 +287,7 @@ class MemoryInboxTurn:
     def __init__(self, row: InboxRow | None, rows: Mapping[str, Any]) -> None:
         self.row = row
         self.saved = False
+        self.guarded = True
         self.rows: dict[str, Any] = dict(rows)
         self._session: MemorySession | None = None
 
@@ -206,13 +296,25 @@ class MemoryInboxTurn:
             self._session = MemorySession(copy.deepcopy(self.rows))
         return cast(Session, self._session)
 
-    def finish_work(self) -> None:
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
+        if then is not None:
+            self._call(then)
         if self._session is not None:
             self.rows = self._session.rows
             self._session = None
 
+    def _call(self, then: Callable[[], None]) -> None:
+        try:
+            then()
+        except Exception as error:
+            if self.guarded or self._session is None:
+                raise
+            raise Entangled(str(error)) from error
+
     def undo_work(self) -> None:
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None and not self.guarded:
+            raise Entangled("what a handler did can be taken back with the others' work only")
 
     def save(self, row: InboxRow) -> None:
         self.row = row
@@ -232,6 +334,12 @@ class MemoryInboxTurns:
         turn = self._last = self._turns[key]
         turn.rows = dict(self.rows)
         return turn
+
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        """There are no mapped classes here."""
+
+    def finish_work(self) -> None:
+        """Each is finished by itself."""
 
     def write(self) -> None:
         """They are written when the block is left."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.inbox import InboxRow
@@ -45,6 +46,7 @@ class ActRow:
     step: str | None = None
     reply: Mapping[str, Any] | None = None
     force: bool = False
+    until: datetime | None = None
     handled_at: datetime | None = None
     refused: bool = False
     answer: str | None = None
@@ -55,6 +57,76 @@ class ActRow:
         if self.handled_at is None:
             return "stored"
         return "refused" if self.refused else "done"
+
+
+class Became(StrEnum):
+    """What became of a signal."""
+
+    STORED = "stored"  # nobody has looked at it yet
+    KEPT = "kept"  # its saga does not wait for it yet, or is not there yet
+    TAKEN = "taken"
+    TOO_LATE = "too_late"
+
+
+AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""No moment of anybody's clock: whoever signals may be ahead of whoever looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRow:
+    """A signal on its way to a saga, and what became of it.
+
+    Args:
+        saga, key: for whom it is, whether or not it exists.
+        said_id: the sender's; the same saga and key never have two of the same.
+        look_at: when the timekeeper looks at it, `AT_ONCE` if nobody has yet; None if it is kept or was
+            answered.
+        answer: why it is too late, or what hinders it from being taken.
+    """
+
+    id: int
+    saga: str
+    key: str
+    said_id: str
+    signal: str
+    payload: Mapping[str, Any]
+    said_at: datetime
+    by: str = ""
+    look_at: datetime | None = None
+    became: Became = Became.STORED
+    handled_at: datetime | None = None
+    answer: str | None = None
+
+    @property
+    def too_late(self) -> bool:
+        """Whether nothing will ever take it."""
+        return self.became is Became.TOO_LATE
+
+
+@dataclass(frozen=True, slots=True)
+class SignalAnswer:
+    """What becomes of a signal that was looked at.
+
+    Args:
+        look_again: when to look at it once more, if it could not be decided.
+    """
+
+    id: int
+    became: Became
+    answer: str | None = None
+    look_again: datetime | None = None
+
+
+def answered(signal: SignalRow, answer: SignalAnswer, at: datetime) -> SignalRow:
+    """The signal after it was looked at."""
+    over = answer.became in (Became.TAKEN, Became.TOO_LATE)
+    return replace(
+        signal,
+        became=answer.became,
+        answer=answer.answer,
+        look_at=answer.look_again,
+        handled_at=at if over else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +251,55 @@ class StoreTransaction(Protocol):
     def savepoint(self) -> AbstractContextManager[Session]:
         """A session for a local step. An error that leaves its block undoes what the step wrote, no more."""
 
+    def sharing(self) -> AbstractContextManager[Session]:
+        """The one session that local steps share; what they leave in it is written before the commit.
+
+        Raises:
+            Entangled: an error left the block, or the step did to the session what others would pay for,
+                such as to commit. From `write`, `savepoint` and the end of the transaction, too: what was
+                left in the session cannot be written. Nothing of the transaction is kept then; do it again
+                with a `savepoint` for each step.
+        """
+
     def lock_acts(self, limit: int) -> list[ActRow]:
         """Operators' acts that nobody has handled, oldest first; locked ones are skipped."""
 
     def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
         """Note what became of an act."""
 
+    def new_signals(
+        self, now: datetime, sagas: Collection[tuple[str, int]], limit: int
+    ) -> list[tuple[int, str | None]]:
+        """`(number, saga id)` of signals that are to be looked at, oldest first; not locked.
+
+        The id is that of the instance that has its saga and key, None if there is none. Those of sagas and
+        versions that are not among these are left out.
+        """
+
+    def open_signals(self, whose: Collection[tuple[str, str]]) -> list[SignalRow]:
+        """The signals for these sagas and keys that were not answered, locked, in the order of storing."""
+
+    def answer_signals(self, answers: Sequence[SignalAnswer], at: datetime) -> None:
+        """Note what became of signals; one that was answered meanwhile stays as it is."""
+
     def quarantine(self, messages: Sequence[Quarantined]) -> None:
         """Set messages aside."""
+
+
+class Ahead(NamedTuple):
+    """What there is to do for a timekeeper.
+
+    Args:
+        due: when the next instance is due; None: none waits for a moment.
+        acts: whether operators have asked for something.
+        signals: whether there are signals to look at, now or later.
+        replays: whether somebody wants messages sent again.
+    """
+
+    due: datetime | None
+    acts: bool
+    signals: bool
+    replays: bool
 
 
 class Store(Protocol):
@@ -200,10 +313,19 @@ class Store(Protocol):
         """
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
-        """When the next instance of these sagas is due."""
+        """A moment before which no instance of these sagas is due: look then. None if none waits for one."""
+
+    def ahead(self, sagas: Collection[tuple[str, int]]) -> Ahead:
+        """What there is to do, now and next, for whoever knows these sagas."""
 
     def quarantine(self, message: Quarantined) -> None:
         """Set a message aside."""
+
+    def forget_signals(self, before: datetime, limit: int = 1000) -> int:
+        """Delete at most `limit` signals stored before a moment; how many were.
+
+        Not those that are kept for an instance which is there.
+        """
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         """Send messages again that somebody wants sent again, oldest first, at most `limit`.
@@ -225,6 +347,11 @@ class Store(Protocol):
 
 class StoreUnavailable(Exception):
     """The database cannot be reached, is locked, full, or lost a race; a repetition may succeed."""
+
+
+class Entangled(Exception):
+    """Work that was not guarded cannot be taken back by itself, nor told from the others' that shares its
+    session: nothing of them all may be kept. Leave the block and begin anew, guarded."""
 
 
 # ---- reading --------------------------------------------------------------------------------------
@@ -294,10 +421,20 @@ class LostRace(Exception):
     """Somebody else wrote the row since it was read; read it again and decide anew (rule 6)."""
 
 
+Wanted = tuple[type, Any]
+"""A mapped class, and the primary key of one of its rows."""
+
+
 class InboxTurn(Protocol):
-    """The row of one operation, held."""
+    """The row of one operation, held.
+
+    Attributes:
+        guarded: whether the handler's work can be taken back by itself; set before its session is asked
+            for. True unless set. What is not guarded shares its session with others' that is not.
+    """
 
     row: InboxRow | None
+    guarded: bool
 
     def session(self) -> Session | None:
         """The handler's session: what it writes commits with the row, or is rolled back by `undo_work`.
@@ -305,11 +442,26 @@ class InboxTurn(Protocol):
         None for an inbox without a database.
         """
 
-    def finish_work(self) -> None:
-        """Write out what the handler left in its session; an error of the database comes up here."""
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
+        """Write out what the handler left in its session; an error of the database comes up here.
+
+        Work that is not guarded may also be written later, with others', by `InboxTurns.finish_work` at
+        the latest.
+
+        Args:
+            then: called once when it is written, while the session is open. What it raises comes up here,
+                too, or in the other case as `Entangled`.
+
+        Raises:
+            Entangled: the work is not guarded, and cannot stay.
+        """
 
     def undo_work(self) -> None:
-        """Roll back what the handler wrote through the session; the row can still be saved."""
+        """Roll back what the handler wrote through the session; the row can still be saved.
+
+        Raises:
+            Entangled: the work is not guarded, and the handler asked for its session.
+        """
 
     def save(self, row: InboxRow) -> None:
         """Write the row; it is there for others when the turn's block is left without an error."""
@@ -353,8 +505,22 @@ class InboxTurns(Protocol):
         What undoing takes back is the work of this turn alone.
         """
 
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        """Read rows that handlers will get, by mapped class and primary key, for those not guarded.
+
+        Raises:
+            Entangled: the database refuses.
+        """
+
+    def finish_work(self) -> None:
+        """Have all work written, and whoever waits for that called.
+
+        Raises:
+            Entangled: some that is not guarded cannot stay.
+        """
+
     def write(self) -> None:
-        """Write every row that was saved, set-wise. Leaving the block does so, too.
+        """Write every row that was saved, set-wise; all work first. Leaving the block does so, too.
 
         Raises:
             LostRace: another wrote one of them meanwhile.

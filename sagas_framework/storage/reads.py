@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, text
 
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.instance import Cause, OutcomeKind, SagaInstance, Status
@@ -26,15 +26,17 @@ from sagas_framework.storage.ports import (
 )
 from sagas_framework.storage.sql import act_row, instance_of, quarantined_of, queue_seen
 from sagas_framework.storage.tables import (
+    IS_OPEN,
+    saga_act,
     saga_history,
     saga_instance,
     saga_quarantine,
     saga_queue,
-    saga_signal,
     saga_worker,
 )
 
 _OPEN: Final = [status.value for status in Status if not status.ended]
+_DECLARED: Final = [Cause.SIGNAL.value, Cause.TIME.value]
 _LATE: Final = 5_000
 """Lines of the history by which a transaction may be committed after another one that began later."""
 
@@ -129,13 +131,20 @@ def _fitting(query: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.key is not None:
         query = query.where(table.key == wanted.key)
     if wanted.older_than is not None:
-        query = query.where(table.id < _first_id(wanted.older_than))
+        query = query.where(table.id < first_id(wanted.older_than))
     if wanted.waits_for is not None:
-        query = query.where(table.waits_for == wanted.waits_for)
+        query = query.where(*_waiting_for(wanted.waits_for))
     return query
 
 
-def _first_id(moment: datetime) -> str:
+def _waiting_for(what: str) -> list[ColumnElement[bool]]:
+    """That it waits for this: noted in an index, or so new that it is not noted yet, as few are."""
+    table = saga_instance.c
+    noted = table.stuck_for.in_(["", what])
+    return [noted, table.waits_for == what, cast(ColumnElement[bool], IS_OPEN)]
+
+
+def first_id(moment: datetime) -> str:
     """What is less than every id made in this millisecond or later: ids begin with their time."""
     return str(UUID(int=max(int(moment.timestamp() * 1000), 0) << 80))
 
@@ -157,13 +166,18 @@ def count_fitting(connection: Connection, wanted: Filter, most: int) -> int:
 def read_stuck(connection: Connection, before: datetime) -> list[Stuck]:
     """What open instances wait for: all that are parked, and what they wait for since before a moment.
 
-    Those that need a person first, then what most wait for.
+    Those that need a person first, then what most wait for. Who waits for a signal or for its time is not
+    stuck: that is declared.
     """
     table = saga_instance.c
     cause = [table.saga, table.version, table.cause, table.waits_for]
     query = (
         select(*cause, func.count(), func.min(table.waits_since), func.min(table.id))
-        .where(table.status.in_(_OPEN), or_(table.cause == Cause.PERSON.value, table.waits_since < before))
+        .where(
+            table.status.in_(_OPEN),
+            table.cause.not_in(_DECLARED),
+            or_(table.cause == Cause.PERSON.value, table.waits_since < before),
+        )
         .group_by(*cause)
         .order_by(table.cause != Cause.PERSON.value, func.count().desc(), *cause)
     )
@@ -179,7 +193,7 @@ def count_waiting(connection: Connection, instance: SagaInstance, most: int) -> 
     if waits is None or not waits.what:
         return 0
     same = select(table.id).where(
-        table.waits_for == waits.what, table.cause == waits.cause.value, table.id != instance.id
+        *_waiting_for(waits.what), table.cause == waits.cause.value, table.id != instance.id
     )
     if waits.cause is not Cause.ANSWER:  # then it is a step, and another saga's may have the same name
         same = same.where(table.saga == instance.saga)
@@ -229,13 +243,13 @@ def read_history(connection: Connection, saga_id: str, *, after_revision: int = 
 
 def read_act(connection: Connection, act_id: int) -> ActRow | None:
     """An operator's act, with its answer once there is one."""
-    row = connection.execute(select(saga_signal).where(saga_signal.c.id == act_id)).one_or_none()
+    row = connection.execute(select(saga_act).where(saga_act.c.id == act_id)).one_or_none()
     return None if row is None else act_row(row)
 
 
 def read_numbered_acts(connection: Connection, numbers: Collection[int]) -> list[ActRow]:
     """The acts with these numbers, in their order; unknown ones are left out."""
-    query = select(saga_signal).where(saga_signal.c.id.in_(numbers)).order_by(saga_signal.c.id)
+    query = select(saga_act).where(saga_act.c.id.in_(numbers)).order_by(saga_act.c.id)
     return [act_row(row) for row in connection.execute(query)]
 
 
@@ -264,8 +278,8 @@ def _ids_from(prefix: str) -> tuple[str, str] | None:
 
 def read_acts(connection: Connection, saga_id: str, limit: int = 20) -> list[ActRow]:
     """What operators asked of one instance, newest first."""
-    query = select(saga_signal).where(saga_signal.c.saga_id == saga_id)
-    return [act_row(row) for row in connection.execute(query.order_by(saga_signal.c.id.desc()).limit(limit))]
+    query = select(saga_act).where(saga_act.c.saga_id == saga_id)
+    return [act_row(row) for row in connection.execute(query.order_by(saga_act.c.id.desc()).limit(limit))]
 
 
 def read_stamp(connection: Connection, saga_id: str) -> tuple[Status, tuple[object, ...]] | None:
@@ -275,7 +289,7 @@ def read_stamp(connection: Connection, saga_id: str) -> tuple[Status, tuple[obje
     revision), the last line of its history, its acts and how many were handled, and while it is open
     also when a queue was last looked at. None if there is no such instance.
     """
-    table, signal = saga_instance.c, saga_signal.c
+    table, signal = saga_instance.c, saga_act.c
     mine = signal.saga_id == saga_id
     row = connection.execute(
         select(
@@ -306,7 +320,10 @@ def count_open(connection: Connection) -> dict[Status, int]:
 def count_overdue(connection: Connection, before: datetime) -> dict[tuple[str, int], int]:
     """How many instances were due before a moment, by saga and version."""
     table = saga_instance.c
-    query = select(table.saga, table.version, func.count()).where(table.due_at < before)
+    query = select(table.saga, table.version, func.count()).where(
+        table.due_at < before,
+        table.wake_at < before,  # which is indexed, and never later
+    )
     return {
         (saga, version): count
         for saga, version, count in connection.execute(query.group_by(table.saga, table.version))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, Table, TableValuedAlias, Text, bindparam, cast, column, func
 
 
-def recordset(table: Table, names: Sequence[str], *, prefix: str = "") -> TableValuedAlias:
-    """The parameter ``rows`` as a table of these columns of `table`, in the order of the rows.
+def recordset(
+    table: Table, names: Sequence[str], *, prefix: str = "", given: str = "rows"
+) -> TableValuedAlias:
+    """The parameter `given` as a table of these columns of `table`, in the order of the rows.
 
     Args:
         prefix: stands before each name.
     """
     columns = [column(prefix + name, table.c[name].type) for name in names]
-    rows = cast(bindparam("rows", type_=Text), JSON)
+    rows = cast(bindparam(given, type_=Text), JSON)
     return func.json_to_recordset(rows).table_valued(*columns, name="given").render_derived(with_types=True)
 
 
@@ -27,7 +29,13 @@ def as_recordset(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         TypeError: a value has no form as JSON.
     """
-    written = [
-        {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()} for row in rows
-    ]
-    return json.dumps(written, separators=(",", ":"))
+    return _ENCODER.encode(rows)
+
+
+def _moment(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form as JSON")
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=_moment)  # asked for what it does not know

@@ -28,12 +28,14 @@ class RedisInboxTurn:
     def __init__(self, row: InboxRow | None) -> None:
         self.row = row
         self.saved = False
+        self.guarded = True
 
     def session(self) -> None:
         return None
 
-    def finish_work(self) -> None:
-        pass
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
+        if then is not None:
+            then()
 
     def undo_work(self) -> None:
         pass

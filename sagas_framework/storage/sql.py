@@ -8,16 +8,23 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Row,
+    ScalarSelect,
+    Select,
+    String,
     Table,
     and_,
     bindparam,
+    case,
     delete,
+    exists,
     false,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -36,15 +43,21 @@ from sagas_framework.core.instance import (
     steps_to_json,
 )
 from sagas_framework.core.why import QueueSeen
+from sagas_framework.storage import signals
 from sagas_framework.storage.engine import guarded_session, reading, translated
+from sagas_framework.storage.known import KnownInstances, Mark
 from sagas_framework.storage.ports import (
     ActRow,
+    Ahead,
     Beat,
     Quarantined,
     SendAgain,
+    SignalAnswer,
+    SignalRow,
 )
 from sagas_framework.storage.recordset import as_recordset, recordset
 from sagas_framework.storage.tables import (
+    saga_act,
     saga_history,
     saga_instance,
     saga_quarantine,
@@ -52,6 +65,7 @@ from sagas_framework.storage.tables import (
     saga_signal,
     saga_worker,
 )
+from sagas_framework.storage.together import Together
 
 DUE_CHANNEL = "saga_due"
 """PostgreSQL channel on which a new row, an act or a replay wakes the timekeeper."""
@@ -60,14 +74,32 @@ YOUNG: Final = timedelta(seconds=10)
 FORGOTTEN: Final = timedelta(days=7)
 _OPEN: Final = [status.value for status in Status if not status.ended]
 
+_MOMENT: Final = timedelta(seconds=5)
+"""For so long no index tells what a saga waits for; less than until a message is first looked for."""
+
+_SMALL: Final = 8_000
+"""Characters of a row, on average, up to which it is remembered; in memory it takes several times as much."""
+
 _CHANGING: Final = (
     *("status", "outcome", "outcome_kind", "state", "steps", "revision", "started"),
-    *("updated_at", "ended_at", "due_at", "cause", "waits_for", "waits_since"),
+    *("updated_at", "ended_at", "due_at", "cause", "waits_for", "waits_since", "stuck_for"),
+    *("deadline", "late"),
 )
+
+
+def _changed_to(given: Mapping[str, ColumnElement[Any]]) -> dict[str, ColumnElement[Any]]:
+    """The columns of a changed row, from those that are given."""
+    due_at, wake_at = given["due_at"], saga_instance.c.wake_at
+    stays = and_(wake_at > given["updated_at"], wake_at <= due_at)  # still to come, and soon enough
+    return {**given, "wake_at": case((stays, wake_at), else_=due_at)}
+
+
 _UPDATE = (
     update(saga_instance)
     .where(saga_instance.c.id == bindparam("b_id"))
-    .values({name: bindparam(f"b_{name}") for name in _CHANGING})
+    .values(
+        _changed_to({name: bindparam(f"b_{name}", type_=saga_instance.c[name].type) for name in _CHANGING})
+    )
 )
 _MOVE = _UPDATE.values({name: bindparam(f"b_{name}") for name in ("version", "shape")})
 
@@ -77,43 +109,76 @@ _CHANGED = recordset(saga_instance, ("id", *_CHANGING), prefix="b_")
 _UPDATE_SET = (
     update(saga_instance)
     .where(saga_instance.c.id == _CHANGED.c.b_id)
-    .values({name: _CHANGED.c[f"b_{name}"] for name in _CHANGING})
+    .values(_changed_to({name: _CHANGED.c[f"b_{name}"] for name in _CHANGING}))
 )
+_TAKEN: Final = ["key", "saga"]
 _PLACE_SET = (
     postgresql.insert(saga_instance)
     .from_select(saga_instance.c.keys(), select(recordset(saga_instance, saga_instance.c.keys())))
-    .on_conflict_do_nothing(index_elements=["key", "saga"])
-    .returning(saga_instance.c.id)
+    .on_conflict_do_nothing(index_elements=_TAKEN)
+    # For each that is new; of equal notifications in a transaction PostgreSQL sends one.
+    .returning(saga_instance.c.id, func.pg_notify(DUE_CHANNEL, ""))
+)
+_PLACE = (
+    sqlite.insert(saga_instance).on_conflict_do_nothing(index_elements=_TAKEN).returning(saga_instance.c.id)
 )
 _LINE: Final = ("saga_id", "revision", "at", "entry", "step", "detail")
 _APPEND = insert(saga_history)
-_APPEND_SET = _APPEND.from_select(_LINE, select(recordset(saga_history, _LINE)))
+_APPEND_SET = _APPEND.from_select(_LINE, select(recordset(saga_history, _LINE, given="lines")))
+_WAKE_LATER = update(saga_instance).values(wake_at=saga_instance.c.due_at)
+# Both at once, and the number of the transaction: one way to the server and back.
+_WRITE: Final[Select[Any]] = select(literal_column("pg_current_xact_id()::xid::text")).add_cte(
+    _UPDATE_SET.cte("changed"), _APPEND_SET.cte("told")
+)
+
+# A parameter for each id would make another statement of each number of ids, prepared and planned anew.
+_THESE: Final = saga_instance.c.id == func.any(bindparam("ids", type_=postgresql.ARRAY(String)))
+_LOCK: Final = (
+    select(saga_instance.c.id, literal_column("xmin::text"), saga_instance.c.updated_at)
+    .where(_THESE)
+    .order_by(saga_instance.c.id)  # always the same order: two batches cannot wait for each other
+    .with_for_update()
+)
+_READ: Final = select(saga_instance).where(_THESE)
 
 
 class SqlTransaction:
     """One transaction; see `sagas_framework.storage.ports.StoreTransaction`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, known: KnownInstances | None = None) -> None:
         self._connection = connection
+        self._known = KnownInstances() if known is None else known
+        self._together = Together(connection)
+        self._written: dict[str, SagaInstance] = {}
+        self._number = ""
 
     def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
-        query = (
-            select(saga_instance)
-            .where(saga_instance.c.id.in_(saga_ids))
-            .order_by(saga_instance.c.id)  # always the same order: two batches cannot wait for each other
-            .with_for_update()
-        )
-        return {row.id: instance_of(row) for row in self._connection.execute(query)}
+        if self._connection.dialect.name != "postgresql":
+            query = select(saga_instance).where(saga_instance.c.id.in_(saga_ids))
+            return {row.id: instance_of(row) for row in self._connection.execute(query)}
+        locked = self._connection.execute(_LOCK, {"ids": list(saga_ids)}).all()
+        found = {saga_id: self._known.get(saga_id, Mark(*mark)) for saga_id, *mark in locked}
+        # Locked rows stay as they are: a statement of its own reads what the first would have read.
+        if unknown := [saga_id for saga_id, instance in found.items() if instance is None]:
+            for row in self._connection.execute(_READ, {"ids": unknown}):
+                found[row.id] = instance_of(row)
+        return {saga_id: instance for saga_id, instance in found.items() if instance is not None}
 
     def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
         query = (
             select(saga_instance)
-            .where(saga_instance.c.due_at <= now, _of(sagas))
-            .order_by(saga_instance.c.due_at)
+            .where(saga_instance.c.wake_at <= now, _of(sagas))
+            .order_by(saga_instance.c.wake_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [instance_of(row) for row in self._connection.execute(query)]
+        while True:
+            found = [instance_of(row) for row in self._connection.execute(query)]
+            due = [instance for instance in found if instance.due_at is not None and instance.due_at <= now]
+            if len(due) == len(found):
+                return sorted(due, key=lambda instance: instance.due_at or now)
+            early = {instance.id for instance in found} - {instance.id for instance in due}
+            self._connection.execute(_WAKE_LATER.where(saga_instance.c.id.in_(early)))
 
     def lock_open(self, saga: str, versions: Collection[int]) -> list[SagaInstance]:
         table = saga_instance.c
@@ -126,12 +191,20 @@ class SqlTransaction:
         return [instance_of(row) for row in self._connection.execute(query)]
 
     def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
-        if len(instances) > 1 and self._connection.dialect.name == "postgresql":
-            changes = [_changes(instance) for instance in instances]
-            self._connection.execute(_UPDATE_SET, {"rows": as_recordset(changes)})
-        elif instances:
-            self._connection.execute(_UPDATE, [_changes(instance) for instance in instances])
-        self._append(history)
+        self.finish()  # so that a row is as it is written here, whatever a local step wrote
+        changes = [_changes(instance) for instance in instances]
+        if self._connection.dialect.name != "postgresql":
+            if changes:
+                self._connection.execute(_UPDATE, changes)
+            self._append(history)
+        elif changes or history:
+            given = {"rows": as_recordset(changes), "lines": as_recordset(_lines(history))}
+            wrote = self._connection.execute(_WRITE, given)
+            self._number = wrote.scalar_one()
+            if len(given["rows"]) <= _SMALL * len(instances):
+                self._written.update((instance.id, instance) for instance in instances)
+            else:
+                self._written.clear()  # one of them may have been written before
 
     def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         if instances:
@@ -143,32 +216,42 @@ class SqlTransaction:
     def _append(self, history: Sequence[tuple[str, int, Recorded]]) -> None:
         if not history:
             return
-        rows = [
-            {
-                "saga_id": saga_id,
-                "revision": revision,
-                "at": line.at,
-                "entry": line.entry,
-                "step": line.step,
-                "detail": dict(line.detail),
-            }
-            for saga_id, revision, line in history
-        ]
         if self._connection.dialect.name == "postgresql":
-            self._connection.execute(_APPEND_SET, {"rows": as_recordset(rows)})
+            self._connection.execute(_APPEND_SET, {"lines": as_recordset(_lines(history))})
         else:
-            self._connection.execute(_APPEND, rows)
+            self._connection.execute(_APPEND, _lines(history))
 
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
-        with translated(), guarded_session(self._connection) as session:
+        with translated():
+            # What is there before it must not be rolled back with it, and what it writes be seen after it.
+            self._together.forget()
+            with guarded_session(self._connection) as session:
+                yield session
+
+    @contextmanager
+    def sharing(self) -> Iterator[Session]:
+        with translated(), self._together.lent() as session:
             yield session
+
+    def finish(self) -> None:
+        """Write out what local steps left in the session that they share."""
+        with translated():
+            self._together.write()
+
+    def committed(self) -> None:
+        """Remember what was written."""
+        self._known.keep(self._written.values(), self._number)
+
+    def close(self) -> None:
+        """Let go of the session that local steps shared."""
+        self._together.close()
 
     def lock_acts(self, limit: int) -> list[ActRow]:
         query = (
-            select(saga_signal)
-            .where(saga_signal.c.handled_at.is_(None))
-            .order_by(saga_signal.c.id)
+            select(saga_act)
+            .where(saga_act.c.handled_at.is_(None))
+            .order_by(saga_act.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
@@ -176,10 +259,21 @@ class SqlTransaction:
 
     def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
         self._connection.execute(
-            update(saga_signal)
-            .where(saga_signal.c.id == act_id)
+            update(saga_act)
+            .where(saga_act.c.id == act_id)
             .values(answer=answer, refused=refused, handled_at=at)
         )
+
+    def new_signals(
+        self, now: datetime, sagas: Collection[tuple[str, int]], limit: int
+    ) -> list[tuple[int, str | None]]:
+        return signals.find_new(self._connection, now, sagas, limit)
+
+    def open_signals(self, whose: Collection[tuple[str, str]]) -> list[SignalRow]:
+        return signals.lock_open(self._connection, whose)
+
+    def answer_signals(self, answers: Sequence[SignalAnswer], at: datetime) -> None:
+        signals.note_answers(self._connection, answers, at)
 
     def quarantine(self, messages: Sequence[Quarantined]) -> None:
         if messages:
@@ -191,22 +285,50 @@ class SqlStore:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._known = KnownInstances()
 
     @contextmanager
     def transaction(self) -> Iterator[SqlTransaction]:
         with translated(), self.engine.begin() as connection:
-            yield SqlTransaction(connection)
+            transaction = SqlTransaction(connection, self._known)
+            try:
+                yield transaction
+                transaction.finish()
+            finally:
+                transaction.close()
+        transaction.committed()
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
-        query = select(func.min(saga_instance.c.due_at)).where(
-            saga_instance.c.due_at.is_not(None), _of(sagas)
+        with translated(), self._glancing() as connection:
+            return connection.execute(select(_next_due(sagas))).scalar()
+
+    def ahead(self, sagas: Collection[tuple[str, int]]) -> Ahead:
+        query = select(
+            _next_due(sagas),
+            exists().where(saga_act.c.handled_at.is_(None)),
+            exists().where(saga_signal.c.look_at.is_not(None)),
+            exists().where(saga_quarantine.c.replay.is_not(None)),
         )
-        with translated(), reading(self.engine) as connection:
-            return connection.execute(query).scalar()
+        with translated(), self._glancing() as connection:
+            return Ahead(*connection.execute(query).one())
+
+    @contextmanager
+    def _glancing(self) -> Iterator[Connection]:
+        """For a single statement that reads: on PostgreSQL it needs no transaction around it."""
+        if self.engine.dialect.name != "postgresql":
+            with reading(self.engine) as connection:
+                yield connection
+            return
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
 
     def quarantine(self, message: Quarantined) -> None:
         with translated(), self.engine.begin() as connection:
             insert_quarantined(connection, message)
+
+    def forget_signals(self, before: datetime, limit: int = 1000) -> int:
+        with translated(), self.engine.begin() as connection:
+            return signals.forget(connection, before, limit)
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         with translated():
@@ -233,13 +355,14 @@ def upserting(connection: Connection, table: Table) -> Any:
 def insert_instances(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert new instances, except those whose saga has the key already; the ids of those that were.
 
+    The timekeepers are woken when this transaction commits, as by `nudge`.
+
     Args:
         rows: the columns of each, from `instance_values` and `digest`.
     """
-    if len(rows) > 1 and connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql":
         return set(connection.execute(_PLACE_SET, {"rows": as_recordset(rows)}).scalars())
-    placing = upserting(connection, saga_instance).on_conflict_do_nothing(index_elements=["key", "saga"])
-    return set(connection.execute(placing.returning(saga_instance.c.id), rows).scalars())
+    return set(connection.execute(_PLACE, rows).scalars())
 
 
 def write_queues(connection: Connection, seen: Sequence[QueueSeen]) -> None:
@@ -263,9 +386,20 @@ def write_queues(connection: Connection, seen: Sequence[QueueSeen]) -> None:
 
 def insert_acts(connection: Connection, acts: Sequence[ActRow]) -> Sequence[int]:
     """Store what operators ask for; the numbers, in the order of the acts."""
-    names = ("saga_id", "by", "reason", "revision", "step", "reply", "force", "created_at", "refused")
+    names = (
+        "saga_id",
+        "by",
+        "reason",
+        "revision",
+        "step",
+        "reply",
+        "force",
+        "until",
+        "created_at",
+        "refused",
+    )
     rows = [{"act": act.act.value, **{name: getattr(act, name) for name in names}} for act in acts]
-    placed = insert(saga_signal).returning(saga_signal.c.id, sort_by_parameter_order=True)
+    placed = insert(saga_act).returning(saga_act.c.id, sort_by_parameter_order=True)
     return connection.execute(placed, rows).scalars().all() if rows else []
 
 
@@ -331,6 +465,11 @@ def nudge(connection: Connection) -> None:
 # ---- rows -----------------------------------------------------------------------------------------
 
 
+def _next_due(sagas: Collection[tuple[str, int]]) -> ScalarSelect[datetime]:
+    wake = saga_instance.c.wake_at
+    return select(func.min(wake)).where(wake.is_not(None), _of(sagas)).scalar_subquery()
+
+
 def _of(sagas: Collection[tuple[str, int]]) -> Any:
     return or_(
         false(),  # whoever knows no saga is given none
@@ -356,23 +495,25 @@ def instance_of(row: Row[Any]) -> SagaInstance:
         ended_at=row.ended_at,
         due_at=row.due_at,
         waiting=None if row.cause is None else Waiting(Cause(row.cause), row.waits_for, row.waits_since),
+        deadline=row.deadline,
+        late=row.late,
     )
 
 
 def instance_values(instance: SagaInstance) -> dict[str, Any]:
     """A new instance as the columns of its row, but for `digest`."""
     fixed = ("id", "saga", "version", "shape", "key", "created_at")
-    return {name: getattr(instance, name) for name in fixed} | {
-        name.removeprefix("b_"): value for name, value in _changes(instance).items()
-    }
+    changing = {name.removeprefix("b_"): value for name, value in _changes(instance).items()}
+    return {name: getattr(instance, name) for name in fixed} | changing | {"wake_at": instance.due_at}
 
 
 def _changes(instance: SagaInstance) -> dict[str, Any]:
+    outcome, waiting = instance.outcome, instance.waiting
     return {
         "b_id": instance.id,
         "b_status": instance.status.value,
-        "b_outcome": instance.outcome and instance.outcome.to_json(),
-        "b_outcome_kind": instance.outcome and instance.outcome.kind.value,
+        "b_outcome": outcome and outcome.to_json(),
+        "b_outcome_kind": outcome and outcome.kind.value,
         "b_state": dict(instance.state),
         "b_steps": steps_to_json(instance.steps),
         "b_revision": instance.revision,
@@ -380,10 +521,33 @@ def _changes(instance: SagaInstance) -> dict[str, Any]:
         "b_updated_at": instance.updated_at,
         "b_ended_at": instance.ended_at,
         "b_due_at": instance.due_at,
-        "b_cause": instance.waiting and instance.waiting.cause.value,
-        "b_waits_for": instance.waiting and instance.waiting.what,
-        "b_waits_since": instance.waiting and instance.waiting.since,
+        "b_cause": waiting and waiting.cause.value,
+        "b_waits_for": waiting and waiting.what,
+        "b_waits_since": waiting and waiting.since,
+        "b_stuck_for": waiting and _stuck_for(waiting, instance.updated_at),
+        "b_deadline": instance.deadline,
+        "b_late": instance.late,
     }
+
+
+def _stuck_for(waiting: Waiting, now: datetime) -> str:
+    """What it waits for, unless that will soon be over; if it is not, the row is written again then."""
+    moving = waiting.cause in (Cause.START, Cause.ANSWER, Cause.TURN) and now - waiting.since < _MOMENT
+    return "" if moving else waiting.what
+
+
+def _lines(history: Sequence[tuple[str, int, Recorded]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "saga_id": saga_id,
+            "revision": revision,
+            "at": line.at,
+            "entry": line.entry,
+            "step": line.step,
+            "detail": dict(line.detail),
+        }
+        for saga_id, revision, line in history
+    ]
 
 
 def queue_seen(row: Row[Any]) -> QueueSeen:
@@ -392,7 +556,7 @@ def queue_seen(row: Row[Any]) -> QueueSeen:
 
 
 def act_row(row: Row[Any]) -> ActRow:
-    """A row of `saga_signal` as a value."""
+    """A row of `saga_act` as a value."""
     return ActRow(
         id=row.id,
         saga_id=row.saga_id,
@@ -404,6 +568,7 @@ def act_row(row: Row[Any]) -> ActRow:
         step=row.step,
         reply=row.reply,
         force=row.force,
+        until=row.until,
         handled_at=row.handled_at,
         refused=row.refused,
         answer=row.answer,

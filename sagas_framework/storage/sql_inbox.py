@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Connection,
     Engine,
     Row,
     String,
+    Text,
     any_,
     bindparam,
-    delete,
+    cast,
     func,
     insert,
+    literal,
+    literal_column,
     select,
     text,
     update,
@@ -28,98 +32,148 @@ from sqlalchemy.orm import Session
 
 from sagas_framework.core.inbox import InboxRow, RowState, Stored
 from sagas_framework.storage.engine import guarded_session, translated
-from sagas_framework.storage.ports import Beat, Busy, LostRace, Quarantined, SendAgain
+from sagas_framework.storage.ports import Beat, Busy, Entangled, LostRace, Quarantined, SendAgain, Wanted
 from sagas_framework.storage.recordset import as_recordset
+from sagas_framework.storage.retiring import retire_operations
 from sagas_framework.storage.sql import insert_quarantined, replay_quarantined, write_beat
 from sagas_framework.storage.tables import saga_inbox
+from sagas_framework.storage.together import Together
 
 
 class _Undone(Exception):
     """Thrown into a block to leave it the bad way."""
 
 
-class SqlInboxTurn:
-    """See `sagas_framework.storage.ports.InboxTurn`."""
+class _Turn:
+    """Whose handler's session it is: one of its own, in a savepoint, or the one of all."""
 
-    def __init__(self, connection: Connection, key: str, now: datetime) -> None:
+    def __init__(self, connection: Connection, row: InboxRow | None, together: Together) -> None:
+        self.row = row
+        self.guarded = True
         self._connection = connection
-        self._now = now
+        self._together = together
+        self._there = row is not None
         self._block: AbstractContextManager[Session] | None = None
         self._session: Session | None = None
-        found = connection.execute(select(saga_inbox).where(saga_inbox.c.key == key)).one_or_none()
-        self.row = None if found is None else _row(found)
-        self._there = found is not None
 
     def session(self) -> Session:
         if self._session is None:
-            self._block = guarded_session(self._connection)
-            self._session = self._block.__enter__()
+            if self.guarded:
+                self._together.forget()  # those who share one are to see what is written here
+                self._block = guarded_session(self._connection)
+                self._session = self._block.__enter__()
+            else:
+                self._session = self._together.enter()
         return self._session
 
-    def finish_work(self) -> None:
-        block, self._block, self._session = self._block, None, None
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
+        block, session = self._block, self._session
+        if block is None and session is not None:
+            self._together.leave(then)
+        elif then is not None:
+            if session is not None:
+                session.flush()
+            then()
+        self._block = self._session = None
         if block is not None:
             block.__exit__(None, None, None)
 
     def undo_work(self) -> None:
-        block, self._block, self._session = self._block, None, None
+        block, session = self._block, self._session
+        self._block = self._session = None
         if block is not None:
             with suppress(_Undone):
                 block.__exit__(_Undone, _Undone(), None)
+        elif session is not None:
+            raise Entangled("what a handler did can be taken back with the others' work only")
+
+    def abandon(self) -> None:
+        """The transaction is rolled back."""
+        if self._block is not None:
+            self.undo_work()
+
+
+class SqlInboxTurn(_Turn):
+    """See `sagas_framework.storage.ports.InboxTurn`."""
+
+    def __init__(
+        self, connection: Connection, row: InboxRow | None, version: str | None, now: datetime
+    ) -> None:
+        super().__init__(connection, row, Together(connection))
+        self._version = version
+        self._now = now
+
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
+        super().finish_work(then)
+        self._together.write()  # nobody else is waited for
 
     def save(self, row: InboxRow) -> None:
-        values = _values(row, self._now)
-        if self._there:
-            changed = self._connection.execute(
-                update(saga_inbox).where(saga_inbox.c.key == row.key).values(values)
-            ).rowcount
-            if changed == 0:
-                raise LostRace(row.key)
+        if self._version is not None:
+            written = _update_version(self._connection, row, self._version, self._now)
+        elif self._there:
+            written = update_rows(self._connection, [row], self._now)
         else:
-            try:
-                with self._connection.begin_nested():
-                    self._connection.execute(insert(saga_inbox).values(key=row.key, **values))
-            except IntegrityError:
-                raise LostRace(row.key) from None
-        self._there = True
+            written = insert_rows(self._connection, [row], self._now)
+        if written != 1:
+            raise LostRace(row.key)
+        self._there, self._version = True, None  # from now on it is locked
         self.row = row
 
+    def close(self) -> None:
+        self._together.close()
 
-class _BatchedTurn(SqlInboxTurn):
+
+class _BatchedTurn(_Turn):
     """A turn whose row is read and written together with others'."""
 
-    def __init__(self, connection: Connection, row: InboxRow | None) -> None:
-        self._connection = connection
-        self._block = self._session = None
-        self.row = row
-        self.there = row is not None
-        self.saved = False
+    saved = False
+
+    @property
+    def there(self) -> bool:
+        """Whether the row is in the database."""
+        return self._there
 
     def save(self, row: InboxRow) -> None:
         self.row = row
         self.saved = True
 
+    def written(self) -> None:
+        """The row that was saved is in the database."""
+        self._there, self.saved = True, False
+
 
 class SqlInboxTurns:
     """See `sagas_framework.storage.ports.InboxTurns`."""
 
-    def __init__(self, connection: Connection, turns: dict[str, _BatchedTurn], now: datetime) -> None:
+    def __init__(
+        self, connection: Connection, keys: Sequence[str], rows: Mapping[str, InboxRow], now: datetime
+    ) -> None:
         self._connection = connection
-        self._turns = turns
+        self._together = Together(connection)
+        self._turns = {key: _BatchedTurn(connection, rows.get(key), self._together) for key in keys}
         self._now = now
 
     def get(self, key: str) -> _BatchedTurn | None:
         return self._turns.get(key)
 
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        self._together.load(wanted)
+
     def finish_work(self) -> None:
         for turn in self._turns.values():
             turn.finish_work()
+        self._together.write()
 
-    def undo_work(self) -> None:
+    def abandon(self) -> None:
+        """The transaction is rolled back."""
         for turn in self._turns.values():
-            turn.undo_work()
+            turn.abandon()
+
+    def close(self) -> None:
+        self._together.close()
 
     def write(self) -> None:
+        self._together.write()
         saved = [turn for turn in self._turns.values() if turn.saved]
         new = [turn.row for turn in saved if not turn.there and turn.row is not None]
         known = [turn.row for turn in saved if turn.there and turn.row is not None]
@@ -128,7 +182,7 @@ class SqlInboxTurns:
         if known and update_rows(self._connection, known, self._now) != len(known):
             raise LostRace(f"one of {len(known)} operations")
         for turn in saved:
-            turn.there, turn.saved = True, False
+            turn.written()
 
 
 class SqlInbox:
@@ -142,42 +196,34 @@ class SqlInbox:
     @contextmanager
     def turn(self, key: str, now: datetime) -> Iterator[SqlInboxTurn]:
         with translated(), self._engine.begin() as connection:
-            # On SQLite the transaction began as the only writer; PostgreSQL locks the key (rule 7).
-            # A busy key is not waited for: a duplicate of a long handler must not occupy a child.
-            if (
-                connection.dialect.name == "postgresql"
-                and not connection.execute(
-                    select(func.pg_try_advisory_xact_lock(_lock_number(key)))
-                ).scalar_one()
-            ):
-                raise Busy(key)
-            turn = SqlInboxTurn(connection, key, now)
+            turn = SqlInboxTurn(connection, *_taken(connection, key), now)
             try:
                 yield turn
                 turn.finish_work()
             except BaseException:
-                turn.undo_work()
+                turn.abandon()
                 raise
+            finally:
+                turn.close()
 
     @contextmanager
     def turns(self, keys: Sequence[str], now: datetime) -> Iterator[SqlInboxTurns]:
         with translated(), self._engine.begin() as connection:
             ours = _locked(connection, keys)
             rows = {row.key: row for row in _read_rows(connection, ours)}
-            held = {key: _BatchedTurn(connection, rows.get(key)) for key in ours}
-            turns = SqlInboxTurns(connection, held, now)
+            turns = SqlInboxTurns(connection, ours, rows, now)
             try:
                 yield turns
                 turns.finish_work()
+                turns.write()
             except BaseException:
-                turns.undo_work()
+                turns.abandon()
                 raise
-            turns.write()
+            finally:
+                turns.close()
 
     def forget(self, before: datetime, limit: int = 1000) -> int:
-        old = select(saga_inbox.c.key).where(saga_inbox.c.updated_at < before).limit(limit)
-        with translated(), self._engine.begin() as connection:
-            return connection.execute(delete(saga_inbox).where(saga_inbox.c.key.in_(old))).rowcount
+        return retire_operations(self._engine, before, limit, None)
 
     def quarantine(self, message: Quarantined) -> None:
         with translated(), self._engine.begin() as connection:
@@ -209,6 +255,12 @@ _UPDATE: Final = text(
     + ", ".join(f"{name} = new.{name}" for name in _COLUMNS if name != "key")
     + f" FROM {_GIVEN} WHERE old.key = new.key"
 )
+_UPDATE_VERSION: Final = text(f"{_UPDATE} AND CAST(old.xmin AS text) = :version")
+_TAKE: Final = select(
+    func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)).label("ours"),
+    cast(literal_column("saga_inbox.xmin"), Text).label("version"),
+    saga_inbox,
+).select_from(select(literal(1)).subquery().outerjoin(saga_inbox, saga_inbox.c.key == bindparam("wanted")))
 _SQLITE_UPDATE: Final = (
     update(saga_inbox)
     .where(saga_inbox.c.key == bindparam("b_key"))
@@ -218,6 +270,26 @@ _READ: Final = {
     "postgresql": select(saga_inbox).where(saga_inbox.c.key == any_(bindparam("keys", type_=ARRAY(String)))),
     "sqlite": select(saga_inbox).where(saga_inbox.c.key.in_(bindparam("keys", expanding=True))),
 }
+
+
+def _taken(connection: Connection, key: str) -> tuple[InboxRow | None, str | None]:
+    """The row of an operation that is ours until the end of the transaction, and its version.
+
+    On SQLite the transaction began as the only writer; PostgreSQL locks the key (rule 7), in the statement
+    that reads the row. What it read may be older than the lock: another may have committed in between. An
+    answer from that row is what it was right to say then. Whatever is done on it is written only if the
+    row is still this one, and otherwise a lost race, like a row that appears (rule 6).
+
+    Raises:
+        Busy: another has it. It is not waited for: a duplicate of a long handler must not occupy a child.
+    """
+    if connection.dialect.name != "postgresql":
+        rows = _read_rows(connection, [key])
+        return (rows[0], None) if rows else (None, None)
+    found = connection.execute(_TAKE, {"wanted": key, "number": _lock_number(key)}).one()
+    if not found.ours:
+        raise Busy(key)
+    return (None, None) if found.key is None else (_row(found), found.version)
 
 
 def _locked(connection: Connection, keys: Sequence[str]) -> list[str]:
@@ -239,7 +311,10 @@ def insert_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime)
     """Insert rows that are not there; how many were not."""
     if connection.dialect.name == "postgresql":
         return connection.execute(_INSERT, _given(rows, now)).rowcount
-    connection.execute(insert(saga_inbox), [{"key": row.key, **_values(row, now)} for row in rows])
+    try:
+        connection.execute(insert(saga_inbox), [{"key": row.key, **_values(row, now)} for row in rows])
+    except IntegrityError:
+        return 0
     return len(rows)
 
 
@@ -250,6 +325,11 @@ def update_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime)
     values = [{"key": row.key, **_values(row, now)} for row in rows]
     changes = [{f"b_{name}": value for name, value in row.items()} for row in values]
     return connection.execute(_SQLITE_UPDATE, changes).rowcount
+
+
+def _update_version(connection: Connection, row: InboxRow, version: str, now: datetime) -> int:
+    """Write over a row if it is still this version of it; 1 or 0."""
+    return connection.execute(_UPDATE_VERSION, {**_given([row], now), "version": version}).rowcount
 
 
 def _given(rows: Sequence[InboxRow], now: datetime) -> dict[str, str]:

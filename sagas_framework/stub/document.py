@@ -230,7 +230,8 @@ class _Reader:
         for key, node in operations.items():
             self._here = f"operations.{key}"
             operation = self._object(node, "content")
-            if operation.get("action") != "receive":
+            # An event is answered by nobody, so there is nothing that a stub could say.
+            if operation.get("action") != "receive" or self._is_event(operation):
                 continue
             receiving += 1
             for each in self._of_operation(operation):
@@ -248,6 +249,11 @@ class _Reader:
         if not found:
             raise DocumentError(f"{self._source} receives nothing but settlings ({', '.join(taken)}).")
         return found
+
+    def _is_event(self, operation: Json) -> bool:
+        channel = self._objects(operation.get("channel"), "channel")
+        bindings = self._objects(channel.get("bindings"), "bindings")
+        return self._objects(bindings.get("amqp"), "bindings.amqp").get("is") == "routingKey"
 
     def _of_operation(self, operation: Json) -> Iterator[Taken]:
         channel = self._object(operation.get("channel"), "channel")

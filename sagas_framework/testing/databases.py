@@ -16,8 +16,9 @@ from sagas_framework.core.instance import SagaInstance
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox, MemorySession, MemoryStore
-from sagas_framework.storage.ports import ActRow, Inbox, Store
+from sagas_framework.storage.ports import ActRow, Inbox, SignalRow, Store
 from sagas_framework.storage.reads import read_acts, read_history, read_instances, read_quarantine
+from sagas_framework.storage.signals import insert_signal, read_signals
 from sagas_framework.storage.sql import SqlStore, insert_acts, instance_values
 from sagas_framework.storage.sql_inbox import SqlInbox, read_inbox
 from sagas_framework.storage.tables import saga_inbox, saga_instance
@@ -48,6 +49,9 @@ class Backing(Protocol):
     def ask(self, act: ActRow) -> int:
         """An operator acts; the act's number."""
 
+    def say(self, signal: SignalRow) -> None:
+        """Somebody signals a saga."""
+
     def forget(self, key: str) -> None:
         """An inbox row is deleted."""
 
@@ -75,6 +79,9 @@ class InMemory:
 
     def ask(self, act: ActRow) -> int:
         return self.seen.add_act(act).id
+
+    def say(self, signal: SignalRow) -> None:
+        self.seen.add_signal(signal)
 
     def forget(self, key: str) -> None:
         self.seen.inbox.pop(key, None)
@@ -121,6 +128,11 @@ class OnSqlite:
         self.look()
         return number
 
+    def say(self, signal: SignalRow) -> None:
+        with self._engine.begin() as connection:
+            insert_signal(connection, signal)
+        self.look()
+
     def forget(self, key: str) -> None:
         with self._engine.begin() as connection:
             connection.execute(delete(saga_inbox).where(saga_inbox.c.key == key))
@@ -133,6 +145,8 @@ class OnSqlite:
             seen.instances = {one.id: one for one in read_instances(connection, ids)}
             seen.history = [line for saga_id in ids for line in read_history(connection, saga_id)]
             seen.acts = {act.id: act for saga_id in ids for act in reversed(read_acts(connection, saga_id))}
+            signals = read_signals(connection, limit=1000)
+            seen.signals = {signal.id: signal for signal in reversed(signals)}
             seen.inbox = {row.key: (row, at) for row, at in read_inbox(connection)}
             seen.quarantined = read_quarantine(connection, limit=1000)
             kept = connection.execute(select(_ROWS.c.rows)).scalar_one()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Final
 
@@ -14,6 +15,8 @@ from sagas_framework.core.events import Recorded
 from sagas_framework.core.ids import operation_id
 from sagas_framework.core.instance import OutcomeKind, Phase, SagaInstance, Status, StepRecord
 from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep, LocalStep, WaitStep
+from sagas_framework.storage.ports import Became, SignalRow
 from sagas_framework.testing.effects import Effects, Tally
 
 _LANDED: Final = frozenset(
@@ -24,12 +27,15 @@ _LANDED: Final = frozenset(
         Phase.UNKNOWN,
         Phase.WITHDRAWN,
         Phase.SKIPPED,
+        Phase.LEFT_OUT,
         Phase.HANDED_OVER,
         Phase.COMPENSATED,
     }
 )
 _THERE: Final = frozenset({Phase.SUCCEEDED, Phase.ANSWERED})
-_GONE: Final = frozenset({Phase.REFUSED, Phase.WITHDRAWN, Phase.SKIPPED, Phase.COMPENSATED})
+_GONE: Final = frozenset({Phase.REFUSED, Phase.WITHDRAWN, Phase.SKIPPED, Phase.LEFT_OUT, Phase.COMPENSATED})
+_SKEW: Final = timedelta(seconds=100)
+"""By how much the clocks of a run may differ, and a little more."""
 _BY_HAND: Final = ("by_hand", "force", "forced", "effect")
 """Details of a history line after which a person, not the library, answers for a step's effect."""
 
@@ -41,6 +47,7 @@ class View:
     Args:
         history: its lines, oldest first.
         taken: the faults so far.
+        signals: that were said to it.
     """
 
     instance: SagaInstance
@@ -48,6 +55,7 @@ class View:
     history: Sequence[Recorded]
     effects: Effects
     taken: Mapping[str, str]
+    signals: Sequence[SignalRow] = ()
     _tallied: dict[str, Tally] = field(default_factory=dict, compare=False)
 
     def tally(self, record: StepRecord) -> Tally:
@@ -57,6 +65,12 @@ class View:
             found = self.effects.tally(operation_id(self.instance.id, record.name))
             self._tallied[record.name] = found
         return found
+
+    @cached_property
+    def working(self) -> list[StepRecord]:
+        """The steps that do something: all but those that only wait, or end the saga."""
+        kinds = {step.name: isinstance(step, LocalStep | CommandStep) for step in self.definition.steps}
+        return [record for record in self.instance.steps.values() if kinds[record.name]]
 
     def count(self, record: StepRecord) -> int:
         """How often the step's effect is there."""
@@ -108,7 +122,7 @@ def what_it_believes_is_true(view: View) -> Iterator[str]:
     """A step seen as succeeded has its effect, one seen as refused, withdrawn, skipped or undone has none."""
     if view.instance.status is Status.COMPENSATED:
         return
-    for record in view.instance.steps.values():
+    for record in view.working:
         there = view.count(record)
         if record.phase in _THERE and there != 1 and not view.by_hand(record.name):
             yield f"the saga believes that {record.name} succeeded, and its effect is not there"
@@ -120,8 +134,8 @@ def completed_keeps_everything(view: View) -> Iterator[str]:
     """Completed: every effect is there exactly once, but for steps that a person has skipped."""
     if view.instance.status is not Status.COMPLETED:
         return
-    for record in view.instance.steps.values():
-        if record.phase is Phase.SKIPPED:
+    for record in view.working:
+        if record.phase in (Phase.SKIPPED, Phase.LEFT_OUT):
             continue
         if view.count(record) != 1 and not view.by_hand(record.name):
             yield f"the saga is completed, and {record.name} has {view.count(record)} effects"
@@ -166,7 +180,7 @@ def the_history_tells_the_truth(view: View) -> Iterator[str]:
     if last != view.instance.status:
         yield f"the history ends with {last}, and the saga is {view.instance.status.value}"
     words = [line.entry for line in view.history]
-    for record in view.instance.steps.values():
+    for record in view.working:
         if words.count(f"{record.name}.succeeded") > 1 or words.count(f"{record.name}.compensated") > 1:
             yield f"the history says twice that {record.name} succeeded, or was compensated"
         told = f"{record.name}.succeeded" in words and f"{record.name}.compensating" not in words
@@ -189,6 +203,8 @@ def only_the_last_attempt_gives_up(view: View) -> Iterator[str]:
     outcome = view.instance.outcome
     if outcome is None or outcome.kind is not OutcomeKind.FAILED:
         return
+    if outcome.step not in {record.name for record in view.working}:
+        return
     record = view.instance.steps[outcome.step]
     failures = view.effects.failures_answered[operation_id(view.instance.id, record.name)]
     if record.attempts and not record.known and record.attempts not in failures:
@@ -207,6 +223,42 @@ def undone_in_reverse(view: View) -> Iterator[str]:
         yield f"the steps are undone in the order {order}"
 
 
+def a_signal_is_taken_once(view: View) -> Iterator[str]:
+    """A signal that was taken ended one wait, one that was not ended none; a wait takes at most one."""
+    numbers = [
+        line.detail["number"] for line in view.history if line.step and line.detail.get("number") is not None
+    ]
+    taken = sorted(row.id for row in view.signals if row.became is Became.TAKEN)
+    if sorted(numbers) != taken and not any(line.entry.startswith("operator.") for line in view.history):
+        yield f"the signals {taken} were taken, and the waits ended with {sorted(numbers)}"
+
+
+def what_was_said_in_time_counts(view: View) -> Iterator[str]:
+    """No wait ends by its deadline while a signal for it lies there that was stored before that."""
+    skew = _SKEW if any("jumps" in choice for choice in view.taken.values()) else timedelta(0)
+    for line in view.history:
+        if line.detail.get("because") != "the deadline has passed" and not (
+            line.entry.endswith(".failed") and line.detail.get("type") == "DeadlinePassed"
+        ):
+            continue
+        step = next((one for one in view.definition.steps if one.name == line.step), None)
+        waiting = next((one for one in view.history if one.entry == f"{line.step}.waiting"), None)
+        if not isinstance(step, WaitStep) or waiting is None or waiting.detail.get("until") is None:
+            continue
+        until = datetime.fromisoformat(waiting.detail["until"])
+        for row in view.signals:
+            early = row.said_at < min(until, line.at - skew)
+            if early and step.reaction(row.signal) and row.became is not Became.TAKEN:
+                yield f"{line.step} ended by its deadline, and {row.signal} had been said in time"
+
+
+def every_signal_is_answered(view: View) -> Iterator[str]:
+    """Once the saga has ended nobody waits for an answer to a signal."""
+    for row in view.signals:
+        if row.handled_at is None and view.instance.status.ended:
+            yield f"the saga has ended, and the signal {row.signal} is {row.became.value}"
+
+
 ALWAYS: Final[tuple[Invariant, ...]] = (
     at_most_once,
     undone_at_most_once,
@@ -219,10 +271,16 @@ ALWAYS: Final[tuple[Invariant, ...]] = (
     the_outcome_fits,
     no_failure_is_invented,
     only_the_last_attempt_gives_up,
+    a_signal_is_taken_once,
+    what_was_said_in_time_counts,
 )
 """Seen to after every event."""
 
-AT_THE_END: Final[tuple[Invariant, ...]] = (the_history_tells_the_truth, undone_in_reverse)
+AT_THE_END: Final[tuple[Invariant, ...]] = (
+    the_history_tells_the_truth,
+    undone_in_reverse,
+    every_signal_is_answered,
+)
 """Seen to when nothing more happens."""
 
 _NEED_A_PERSON: Final = ("refuses", "raises", "forgets", "completes", "force")

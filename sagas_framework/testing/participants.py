@@ -12,7 +12,8 @@ from sagas_framework.core.ids import Kind
 from sagas_framework.errors import Failure, Unavailable
 from sagas_framework.messages import Command, Reply, Service, settle_task
 from sagas_framework.participant import Context, Handling, Participant
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 from sagas_framework.storage.memory import MemoryDatabase, MemoryInbox
 from sagas_framework.storage.ports import Inbox
 from sagas_framework.testing.choices import duration

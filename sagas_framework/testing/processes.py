@@ -15,7 +15,8 @@ from sagas_framework.core.inbox import INBOX_ROW_MISSING, WITHDRAWN, InboxRow, R
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import Participant, quarantined
-from sagas_framework.saga import Definitions, LocalStep, SagaDefinition
+from sagas_framework.saga import Definitions, SagaDefinition
+from sagas_framework.steps import LocalStep
 from sagas_framework.storage.memory import MemoryDatabase
 from sagas_framework.storage.ports import StoreTransaction, StoreUnavailable
 from sagas_framework.testing.choices import duration
@@ -58,6 +59,7 @@ class SimulatedOrchestrator(Orchestrator):
         instance: SagaInstance,
         call: LocalCall,
         at: datetime,
+        apart: bool,
     ) -> LocalRan:
         store = self.store
         assert isinstance(store, SimulatedStore)
@@ -67,7 +69,7 @@ class SimulatedOrchestrator(Orchestrator):
         if call.kind is Kind.UNDO or (isinstance(step, LocalStep) and step.action is not None):
             store.local = key, name if call.kind is Kind.DO else f"undo {name}", call.kind is Kind.UNDO
         try:
-            return super()._run_local(tx, definition, instance, call, at)
+            return super()._run_local(tx, definition, instance, call, at, apart)
         finally:
             store.local = None
 
@@ -174,14 +176,19 @@ class OrchestratorProcess:
         world.after(wait.total_seconds(), lambda: self._tick(mine), (TICK, self.name, mine))
 
     def _turn(self) -> datetime | None:
-        """A turn of the timekeeper; of one that finds nothing to do, only its look at the queues."""
+        """A turn of the timekeeper; of one that finds nothing to do, only its look at the queues.
+
+        It looks at them first: what it sees later is seen in the turn after.
+        """
+        self._timekeeper.observe()
         due = self._store.next_due(self._definitions.known())
         seen = self._backing.seen
         acts = any(act.handled_at is None for act in seen.acts.values())
         replays = any(message.replay for message in seen.quarantined)
-        if acts or replays or (due is not None and due <= self.clock()):
+        now = self.clock()
+        said = any(signal.look_at and signal.look_at <= now for signal in seen.signals.values())
+        if acts or said or replays or (due is not None and due <= self.clock()):
             return self._timekeeper.turn()
-        self._timekeeper.observe()
         return due
 
     # ---- the reply consumer -----------------------------------------------------------------------
@@ -278,7 +285,7 @@ class ParticipantProcess:
 
     def stateful(self) -> Iterator[object]:
         """Whatever remembers something, for a `Memento`."""
-        yield from (self, self.clock, self.database, self._inbox)
+        yield from (self, self.clock, self.database, self._inbox, self.participant)
 
     def wake(self) -> None:
         """Take what waits in the queue, each message by a worker of its own, or all by one."""

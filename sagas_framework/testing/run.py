@@ -14,9 +14,10 @@ from sagas_framework.core.ids import operation_id
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, Status, StepRecord
 from sagas_framework.errors import DefinitionError
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep, LocalStep
 from sagas_framework.storage.memory import MemoryDatabase
-from sagas_framework.storage.ports import ActRow
+from sagas_framework.storage.ports import ActRow, SignalRow
 from sagas_framework.testing.choices import COMMANDS, DATABASES, Choices, durations
 from sagas_framework.testing.databases import Backing, InMemory, OnSqlite
 from sagas_framework.testing.effects import Broken, Effects
@@ -25,6 +26,7 @@ from sagas_framework.testing.invariants import ALWAYS, AT_THE_END, View, excuses
 from sagas_framework.testing.network import LATENCY, Names, Network
 from sagas_framework.testing.participants import Handlers, simulated
 from sagas_framework.testing.processes import REPLIES, OrchestratorProcess, ParticipantProcess
+from sagas_framework.testing.saying import Sayers
 from sagas_framework.testing.storage import SimulatedInbox
 from sagas_framework.testing.world import BEGINNING, Clock, World
 
@@ -101,6 +103,7 @@ class Run(Generic[S]):
         """Which sagas the operator has looked at, at which revision."""
         self.effects.databases.append(self.database)
         self._retention_every = max(_RETENTION_EVERY, simulation.over_by / _RETENTION_JOBS)
+        self.sayers = Sayers(self.world, self.definition, simulation.signal_of, self._said)
         self._set_up()
 
     @property
@@ -190,6 +193,10 @@ class Run(Generic[S]):
         """What became of an act."""
         return self.database.acts[act]
 
+    def say(self, signal: str, *, said_id: str = "said by a test", **payload: Any) -> None:
+        """Somebody signals the (first) saga, with the example's payload or this one."""
+        self.sayers.say(self.instance.key, signal, said_id, payload or None)
+
     def forget(self, step: str) -> None:
         """The step's inbox row is deleted, as by a retention that is too short."""
         self.world.say(f"the inbox forgets {step}")
@@ -234,7 +241,7 @@ class Run(Generic[S]):
     def stateful(self) -> Iterator[object]:
         """Whatever remembers something, for a `Memento`."""
         yield from (self, self.world, self.choices, self.network, self.effects, self.effects.provider)
-        yield self.database
+        yield from (self.database, self.sayers)
         for orchestrator in self.orchestrators:
             yield from orchestrator.stateful()
         for participant in self.participants.values():
@@ -313,6 +320,8 @@ class Run(Generic[S]):
         for step in self.definition.steps:
             if not isinstance(step, LocalStep) or step.action is not None:
                 return
+            if step.when is not None and not self._simulation.holds(step.name, self.ids.index(saga_id)):
+                continue
             self.effects.done(self.database.rows, operation_id(saga_id, step.name))
 
     def _plan(self) -> None:
@@ -324,6 +333,9 @@ class Run(Generic[S]):
             who = "an operator" if number == 0 else f"operator {number + 1}"
             for moment in durations(choices.at(f"{who} cancels", cancels))[:1]:
                 world.after(moment, self._cancelling(saga_id), (f"{who} cancels",))
+        for number, saga_id in enumerate(self.ids):
+            prefix = f"{number + 1}: " if len(self.ids) > 1 else ""
+            self.sayers.plan(self.database.instances[saga_id].key, prefix)
         for name, process in self.participants.items():
             match durations(choices.at(f"{name} is stopped", _STOPS, weight=0.6)):
                 case [moment, pause]:
@@ -420,16 +432,33 @@ class Run(Generic[S]):
             process.look()
         return number
 
+    def _said(self, signal: SignalRow) -> None:
+        self.backing.say(signal)
+        self.world.changed = True
+        for process in self.orchestrators:
+            process.look()
+
     # ---- what must hold ---------------------------------------------------------------------------
 
     def _views(self) -> Iterator[View]:
         for saga_id in self.ids:
             instance = self.database.instances[saga_id]
-            yield View(instance, self.definition, self.history(saga_id), self.effects, self.choices.taken)
+            signals = [s for s in self.database.signals.values() if s.key == instance.key]
+            yield View(
+                instance,
+                self.definition,
+                self.history(saga_id),
+                self.effects,
+                self.choices.taken,
+                signals,
+            )
 
     def _watch(self) -> None:
         for view in self._views():
             self._see_to(view, ALWAYS)
+            if self.definition.waits:
+                prefix = f"{self.ids.index(view.instance.id) + 1}: " if len(self.ids) > 1 else ""
+                self.sayers.think_about(view.instance, prefix)
             if view.instance.status is Status.PARKED:
                 self._look_at(view.instance)
 

@@ -34,17 +34,19 @@ from sagas_framework.core.events import (
     Recorded,
     ReplyReceived,
     Result,
+    SignalReceived,
     Started,
     TimerFired,
 )
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.inbox import SettleAnswer
-from sagas_framework.core.instance import SagaInstance, Status
+from sagas_framework.core.instance import Phase, SagaInstance, Status
 from sagas_framework.errors import DefinitionError, Failure
 from sagas_framework.examples import example
-from sagas_framework.messages import Command, Compensation, Reply, settle_task
+from sagas_framework.messages import Command, Compensation, Reply, Signal, settle_task
 from sagas_framework.participant import CompensationType
-from sagas_framework.saga import CommandType, LocalStep, Saga, SagaDefinition
+from sagas_framework.saga import CommandType, Saga, SagaDefinition
+from sagas_framework.steps import LocalStep
 from sagas_framework.storage.memory import MemorySession
 from sagas_framework.testing.sessions import StandInSession
 from sagas_framework.testing.world import BEGINNING
@@ -97,6 +99,7 @@ class Scenario(Generic[S]):
         self._session = session or cast(Session, StandInSession(MemorySession({})))
         self._now = BEGINNING
         self._open: list[_Happened] = []
+        self._kept: list[Signal] = []
         self._story: list[str] = []
         self._type = type(state)
         self.history: list[Recorded] = []
@@ -204,6 +207,59 @@ class Scenario(Generic[S]):
         self._story.append(f"an operator: {act.value}")
         return self
 
+    def signalled(self, signal: Signal, *, too_late: bool = False) -> Scenario[S]:
+        """Somebody signals the saga. Said before it waits, it is kept and taken when it does.
+
+        Args:
+            too_late: whether that is the answer.
+        """
+        decision = self._happens(self._signal(signal))
+        name = signal.signal_name
+        if decision.too_late is not too_late:
+            answer = f"too late: {decision.answer}" if decision.too_late else "taken, or kept"
+            self._fail(f"{name} to be {'too late' if too_late else 'taken, or kept'}", f"it was {answer}")
+        if decision.ignored is not None:
+            self._kept.append(signal)
+        self._story.append(f"somebody says {name}")
+        self._take_kept()
+        return self
+
+    def waits(self, step: str) -> Scenario[S]:
+        """The saga waits at this step, for a signal or for its time."""
+        for happened in self._open:
+            if happened.outgoing is not None:
+                self._fail(f"{step} to wait", happened.told())
+        phase = self.instance.steps[self._definition.steps[self._index(step)].name].phase
+        if phase not in (Phase.WAITING, Phase.DELAYED):
+            self._fail(f"{step} to wait", f"it is {phase.value}")
+        return self
+
+    def in_vain(self, step: str) -> Scenario[S]:
+        """Nobody signals the saga at this step, until its deadline; or its time comes."""
+        record = self.waits(step).instance.steps[step]
+        moment = record.deadline or record.resume_at
+        if moment is None:
+            self._fail(f"a moment at which {step} is over", "it waits for ever")
+        self._now = max(self._now, moment)
+        self._happens(TimerFired(_SAGA_ID, self._now))
+        self._story.append(f"the time of {step} is over")
+        self._take_kept()
+        return self
+
+    def _signal(self, signal: Signal) -> SignalReceived:
+        return SignalReceived(_SAGA_ID, self._now, 0, signal.signal_name, signal.to_json(), self._now)
+
+    def _take_kept(self) -> None:
+        """What was said before, in its order, as long as something takes it."""
+        position = 0
+        while position < len(self._kept):
+            decision = self._happens(self._signal(self._kept[position]))
+            if decision.ignored is not None:
+                position += 1
+            else:
+                del self._kept[position]
+                position = 0
+
     def cancels(self) -> Scenario[S]:
         """An operator cancels the saga."""
         return self.operator(Act.CANCEL)
@@ -216,6 +272,7 @@ class Scenario(Generic[S]):
         """An answer to a message; `Expected` and `Settling` say it better."""
         refs = (sent.message_id,)
         self._happens(ReplyReceived(_SAGA_ID, self._now, refs, sent.task, result, payload, error or {}))
+        self._take_kept()
         self._story.append(f"    {result.value}" + (f": {error['message']}" if error else ""))
         return self
 

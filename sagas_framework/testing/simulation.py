@@ -22,15 +22,18 @@ from pydantic import BaseModel
 from sagas_framework.core.events import Policy
 from sagas_framework.errors import ConfigurationError, DefinitionError
 from sagas_framework.examples import example
-from sagas_framework.messages import Command, Reply
+from sagas_framework.messages import Command, Message, Reply, Signal
 from sagas_framework.participant import Participant
-from sagas_framework.saga import CommandStep, Saga, SagaDefinition
+from sagas_framework.saga import Saga, SagaDefinition
+from sagas_framework.steps import CommandStep
 from sagas_framework.testing.choices import Choices, Schedule, Scripted, Sown
 from sagas_framework.testing.effects import Broken, BrokenPromise
 from sagas_framework.testing.exploring import Exploration, Explored, moments_after
 from sagas_framework.testing.memento import Memento
 from sagas_framework.testing.participants import generated
 from sagas_framework.testing.run import Run
+from sagas_framework.testing.saying import spans
+from sagas_framework.testing.world import BEGINNING
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -67,7 +70,7 @@ class Simulation(Generic[S]):
         state: of each run; a function makes one for each saga of a run from its number.
         participants: real ones, with their handlers.
         outside: commands whose generated handler works outside its transaction.
-        examples: replies for generated handlers, where a plain value for each field does not do.
+        examples: replies for generated handlers, and signals, where a plain value for each field does not do.
         promises: what else must hold when a run is over; each yields a sentence for what does not.
         sagas: how many run side by side in each run.
         policy: `POLICY`, with a retention that fits the saga's timeouts, unless given.
@@ -86,7 +89,7 @@ class Simulation(Generic[S]):
         *,
         participants: Sequence[Participant] = (),
         outside: Collection[type[Command[Any]]] = (),
-        examples: Iterable[Reply] = (),
+        examples: Iterable[Reply | Signal] = (),
         promises: Sequence[Callable[[Run[S]], Iterable[str] | None]] = (),
         sagas: int = 1,
         policy: Policy | None = None,
@@ -96,9 +99,11 @@ class Simulation(Generic[S]):
             raise ValueError(f"sagas={sagas}: there must be at least one to look at.")
         self.saga = saga
         self.sagas = sagas
-        self.faults_stop = max(_FAULTS_STOP, 2 * _timeouts(saga.definition))
+        first = state if isinstance(state, BaseModel) else state(0)
+        waits = sum(span.total_seconds() for span in spans(saga.definition, first, BEGINNING))
+        self.faults_stop = max(_FAULTS_STOP, 2 * (_timeouts(saga.definition) + waits))
         """Seconds since the beginning in which something may go wrong: also after every timeout."""
-        self.ended_by = self.faults_stop + max(_PATIENCE, 2 * _longest(saga.definition))
+        self.ended_by = self.faults_stop + max(_PATIENCE, 2 * (_longest(saga.definition) + waits))
         """Seconds since the beginning after which every saga must have ended, or need a person."""
         self.over_by = self.ended_by + _AFTERMATH
         kept = max(POLICY.inbox_retention, timedelta(seconds=2 * self.ended_by - _PATIENCE))
@@ -107,7 +112,7 @@ class Simulation(Generic[S]):
         self._state = state
         self._given = list(participants)
         self._outside = outside
-        self._examples = {type(reply): reply for reply in examples}
+        self._examples: dict[type[Message], Reply | Signal] = {type(one): one for one in examples}
         self._lease = lease
         self.time_limit = (lease - self.policy.clock_skew - _KILLED_BEFORE).total_seconds()
         """Seconds after which the process of a handler that works outside is killed."""
@@ -280,7 +285,18 @@ class Simulation(Generic[S]):
 
     def example_of(self, reply: type[Reply]) -> Reply:
         """The example given for this reply, or a guess."""
-        return self._examples.get(reply) or example(reply)
+        given = self._examples.get(reply)
+        return given if isinstance(given, Reply) else example(reply)
+
+    def signal_of(self, signal: type[Signal]) -> Signal:
+        """What is said: the example given for this signal, or a guess."""
+        given = self._examples.get(signal)
+        return given if isinstance(given, Signal) else example(signal)
+
+    def holds(self, step: str, number: int) -> bool:
+        """Whether the step's condition does, for the state that the saga of this number starts with."""
+        when = self.saga.definition.steps[self.saga.definition.index(step)].when
+        return when is None or bool(when(self.state(number).model_copy(deep=True)))
 
     def participants(self) -> list[Participant]:
         """Those given, and generated ones for the other services."""
@@ -298,6 +314,7 @@ class Simulation(Generic[S]):
         timers = {self.policy.resend_first}
         for step in self.saga.definition.steps:
             timers |= {step.timeout} if isinstance(step, CommandStep) else set()
+        timers.update(spans(self.saga.definition, self.state(0), BEGINNING))
         return list(timers)
 
     def _run(self, choices: Choices, meanwhile: Mapping[float, Callable[[Run[S]], object]]) -> Run[S]:

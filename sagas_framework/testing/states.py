@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sagas_framework.core.inbox import InboxRow, RowState
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
-from sagas_framework.storage.ports import ActRow, HistoryLine
+from sagas_framework.storage.ports import ActRow, HistoryLine, SignalRow
 from sagas_framework.testing.network import expires, identity
 from sagas_framework.testing.processes import TICK, ParticipantProcess
 from sagas_framework.testing.run import ACTS, BOUNDS, Run
@@ -56,7 +56,9 @@ class States:
             tuple(self._instance(instance, now, awaited) for instance in database.instances.values()),
             tuple(line.recorded.entry for line in database.history if _is_told(line)),
             tuple(self._act(act, database.instances[act.saga_id]) for act in database.acts.values()),
+            tuple(self._signal(signal, now) for signal in database.signals.values()),
             len(run.looked),
+            len(run.sayers.seen),
             hash(repr(database.rows)),
             tuple(self._participant(process, now, awaited) for process in run.participants.values()),
             frozenset(run.effects.provider.there),
@@ -86,14 +88,29 @@ class States:
             instance.status,
             self._once(instance.outcome),
             self._once(instance.state),
+            instance.late,
+            self._deadline(instance, now, awaited),
             tuple(self._record(record, now, awaited) for record in instance.steps.values()),
         )
+
+    @staticmethod
+    def _signal(signal: SignalRow, now: datetime) -> Hashable:
+        """When it was said matters only until it is answered."""
+        said = None if signal.handled_at else round((now - signal.said_at).total_seconds(), 3)
+        return signal.key, signal.signal, signal.said_id, signal.became, signal.look_at is None, said
 
     @staticmethod
     def _act(act: ActRow, instance: SagaInstance) -> Hashable:
         """One that waits is refused if the saga has moved on since; what was done is in the saga."""
         waits = act.handled_at is None
         return act.act, act.step, act.force, waits and act.revision in (None, instance.revision), waits
+
+    @staticmethod
+    def _deadline(instance: SagaInstance, now: datetime, awaited: Awaited) -> Hashable:
+        if instance.deadline is None or instance.outcome is not None or instance.late:
+            return None
+        awaited.append(((instance.deadline - now).total_seconds(), ("deadline", instance.id)))
+        return True
 
     def _record(self, record: StepRecord, now: datetime, awaited: Awaited) -> Hashable:
         flight, first = record.flight, record.first_sent_at

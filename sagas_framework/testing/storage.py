@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, cast
@@ -16,6 +16,7 @@ from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.memory import MemorySession
 from sagas_framework.storage.ports import (
     ActRow,
+    Ahead,
     BatchInbox,
     Beat,
     Busy,
@@ -23,8 +24,11 @@ from sagas_framework.storage.ports import (
     InboxTurns,
     Quarantined,
     SendAgain,
+    SignalAnswer,
+    SignalRow,
     StoreTransaction,
     StoreUnavailable,
+    Wanted,
 )
 from sagas_framework.testing.choices import duration
 from sagas_framework.testing.databases import Backing, SqlRows, rows_of
@@ -107,9 +111,15 @@ class SimulatedStore:
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         return self._inner.next_due(sagas)
 
+    def ahead(self, sagas: Collection[tuple[str, int]]) -> Ahead:
+        return self._inner.ahead(sagas)
+
     def quarantine(self, message: Quarantined) -> None:
         self._inner.quarantine(message)
         self._backing.look()
+
+    def forget_signals(self, before: datetime, limit: int = 1000) -> int:
+        return self._inner.forget_signals(before, limit)
 
     def replay(self, send: SendAgain, limit: int = 100) -> None:
         self._inner.replay(send, limit)
@@ -165,13 +175,22 @@ class _SimulatedTransaction:
 
     @contextmanager
     def savepoint(self) -> Iterator[Session]:
-        with self._inner.savepoint() as session:
-            rows = rows_of(session)
-            standing_in = StandInSession(rows)
-            yield cast(Session, standing_in)
-            self._store.local_ran(standing_in)
-            if isinstance(rows, SqlRows):
-                rows.write()
+        with self._inner.savepoint() as session, self._standing_in(session) as standing_in:
+            yield standing_in
+
+    @contextmanager
+    def sharing(self) -> Iterator[Session]:
+        with self._inner.sharing() as session, self._standing_in(session) as standing_in:
+            yield standing_in
+
+    @contextmanager
+    def _standing_in(self, session: Session) -> Iterator[Session]:
+        rows = rows_of(session)
+        standing_in = StandInSession(rows)
+        yield cast(Session, standing_in)
+        self._store.local_ran(standing_in)
+        if isinstance(rows, SqlRows):
+            rows.write()
 
     def lock_acts(self, limit: int) -> list[ActRow]:
         return self._inner.lock_acts(limit)
@@ -179,6 +198,18 @@ class _SimulatedTransaction:
     def answer_act(self, act_id: int, answer: str, *, refused: bool, at: datetime) -> None:
         self.wrote = True
         self._inner.answer_act(act_id, answer, refused=refused, at=at)
+
+    def new_signals(
+        self, now: datetime, sagas: Collection[tuple[str, int]], limit: int
+    ) -> list[tuple[int, str | None]]:
+        return self._inner.new_signals(now, sagas, limit)
+
+    def open_signals(self, whose: Collection[tuple[str, str]]) -> list[SignalRow]:
+        return self._inner.open_signals(whose)
+
+    def answer_signals(self, answers: Sequence[SignalAnswer], at: datetime) -> None:
+        self.wrote = self.wrote or bool(answers)
+        self._inner.answer_signals(answers, at)
 
     def quarantine(self, messages: Sequence[Quarantined]) -> None:
         self._inner.quarantine(messages)
@@ -306,11 +337,19 @@ class _SimulatedTurn:
             self._rows = rows_of(self._inner.session())
         return cast(Session, StandInSession(self._rows))
 
-    def finish_work(self) -> None:
+    @property
+    def guarded(self) -> bool:
+        return self._inner.guarded
+
+    @guarded.setter
+    def guarded(self, guarded: bool) -> None:
+        self._inner.guarded = guarded
+
+    def finish_work(self, then: Callable[[], None] | None = None) -> None:
         rows, self._rows = self._rows, None
         if isinstance(rows, SqlRows):
             rows.write()
-        self._inner.finish_work()
+        self._inner.finish_work(then)
 
     def undo_work(self) -> None:
         self._rows = None
@@ -330,6 +369,12 @@ class _SimulatedTurns:
     def get(self, key: str) -> _SimulatedTurn | None:
         inner = self._inner.get(key) if key in self._ours else None
         return None if inner is None else self._turns.setdefault(key, _SimulatedTurn(inner))
+
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        self._inner.load(wanted)
+
+    def finish_work(self) -> None:
+        self._inner.finish_work()
 
     def write(self) -> None:
         self._inner.write()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any, Final
 
 import amqp
@@ -77,9 +78,16 @@ class AmqpPublisher:
 
     def _declared(self, link: _Link, messages: Sequence[WireMessage], todo: Sequence[int]) -> list[int]:
         """Declare the queues of ours among these messages'; the messages whose queue was not refused."""
-        names = {messages[index].queue for index in todo}
+        names = {messages[index].queue for index in todo if not messages[index].exchange}
         refused = {name for name in names if not link.declare(self._queues.get(name))}
-        return [index for index in todo if messages[index].queue not in refused]
+        exchanges = {messages[index].exchange for index in todo} - {""}
+        closed = {name for name in exchanges if not link.declare_exchange(name)}
+        return [
+            index
+            for index in todo
+            if (messages[index].exchange or None) not in closed
+            and (messages[index].exchange or messages[index].queue not in refused)
+        ]
 
     def _again(self, message: WireMessage, receipt: Receipt) -> bool:
         if receipt is Receipt.UNROUTABLE:
@@ -128,6 +136,7 @@ class _Link:
         self.connection = connection
         self._amqp: Any = connection.connect()
         self._declared: set[str] = set()
+        self._exchanges: set[str] = set()
         self._open_channel()
 
     def _open_channel(self) -> None:
@@ -160,6 +169,19 @@ class _Link:
         self._declared.add(queue.name)
         return True
 
+    def declare_exchange(self, name: str) -> bool:
+        """Declare the topic exchange, unless that was done; False when the broker refuses."""
+        if name in self._exchanges:
+            return True
+        try:
+            self._channel.exchange_declare(name, "topic", durable=True, auto_delete=False)
+        except amqp.ChannelError as error:
+            logger.error("the broker refuses the topic exchange %s: %s; nothing is sent to it", name, error)
+            self._open_channel()  # the broker has closed that one, and not the connection
+            return False
+        self._exchanges.add(name)
+        return True
+
     def publish(
         self,
         messages: Sequence[WireMessage],
@@ -173,21 +195,15 @@ class _Link:
             TimeoutError: not all were confirmed in time.
         """
         self._messages, self._receipts = messages, receipts
-        self._waiting, self._returned = {}, set[_Identity]()
-        for index in todo:
-            message = messages[index]
-            self._tag += 1
-            self._waiting[self._tag] = index
-            self._channel.basic_publish(
-                amqp.Message(message.body, application_headers=dict(message.headers), **message.properties),
-                exchange="",
-                routing_key=message.queue,
-                mandatory=True,
-            )
+        self._waiting = dict(enumerate(todo, start=self._tag + 1))
+        self._tag += len(todo)
+        self._returned = set[_Identity]()
         until = time.monotonic() + within
+        batch = [messages[index] for index in todo]
+        self._amqp.publish(self._channel.channel_id, batch, within)
         while self._waiting:
             try:
-                self._amqp.drain_events(timeout=max(until - time.monotonic(), 0.001))
+                self._amqp.take_in(max(until - time.monotonic(), 0.001))
             except TimeoutError:
                 raise TimeoutError(
                     f"{len(self._waiting)} messages not confirmed within {within:g} s"
@@ -208,7 +224,7 @@ class _Link:
         for index in self._answered(tag, multiple):
             message = self._messages[index]
             # What has no queue is returned first, then confirmed.
-            if _identity(message.queue, message.properties, message.body) in self._returned:
+            if self._came_back(message):
                 self._receipts[index] = Receipt.UNROUTABLE
                 self._declared.discard(message.queue)  # it is gone: declare it again next time
             else:
@@ -219,8 +235,14 @@ class _Link:
             logger.warning("the broker refused a message for %s", self._messages[index].queue)
 
     def _answered(self, tag: int, multiple: bool) -> list[int]:
-        tags = [known for known in self._waiting if known <= tag] if multiple else [tag]
+        # They were given in ascending order, and are kept in it.
+        tags = list(takewhile(tag.__ge__, self._waiting)) if multiple else [tag]
         return [index for known in tags if (index := self._waiting.pop(known, None)) is not None]
+
+    def _came_back(self, message: WireMessage) -> bool:
+        if not self._returned:
+            return False
+        return _identity(message.queue, message.properties, message.body) in self._returned
 
     def _on_return(self, _error: object, _exchange: str, queue: str, message: Any) -> None:
         self._returned.add(_identity(queue, message.properties, message.body))

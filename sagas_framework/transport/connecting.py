@@ -6,17 +6,26 @@ import contextlib
 from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotAllowed
-from kombu import Connection
+from kombu import Connection, Exchange, binding
 from kombu import Queue as KombuQueue
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 from sagas_framework.errors import ConfigurationError
+from sagas_framework.events import EXCHANGE, EventQueue
 from sagas_framework.messages import Queue, QueueType
+from sagas_framework.transport.pieces import PiecesTlsTransport, PiecesTransport
 
 # Asked for on every connection of ours. Confirms are awaited by the publisher itself, pipelined.
 _TIMEOUTS: Final[dict[str, Any]] = {"read_timeout": 10, "write_timeout": 10, "connect_timeout": 5}
-# Celery's default looks once a second; a poll this often costs next to nothing in memory.
+# Of kombu's own transport, if something has used it before us; ours is woken (see `memory`).
 _MEMORY: Final[dict[str, Any]] = {"polling_interval": 0.01}
+TRANSPORT_ALIASES["memory"] = "sagas_framework.transport.memory:Transport"
+
+_OURS: Final[dict[type, type]] = {
+    pyamqp.Transport: PiecesTransport,
+    pyamqp.SSLTransport: PiecesTlsTransport,
+}
 
 
 def connect(url: str, *, heartbeat: int = 0, **options: Any) -> Connection:
@@ -30,10 +39,13 @@ def connect(url: str, *, heartbeat: int = 0, **options: Any) -> Connection:
         probe = Connection(url)
         settings: dict[str, Any] = {}
         if is_amqp(probe):
-            settings = _TIMEOUTS
+            settings |= _TIMEOUTS
         elif probe.transport_cls == "memory":
-            settings = _MEMORY
-        connection = Connection(url, heartbeat=heartbeat, transport_options=settings | options)
+            settings |= _MEMORY
+        # Ours is the same for whatever py-amqp would be used for, and only for that.
+        ours = _OURS.get(type(probe.transport))
+        settings |= options
+        connection = Connection(url, transport=ours, heartbeat=heartbeat, transport_options=settings)
     except (KeyError, ValueError, ImportError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"The broker's address {masked_broker(url)} cannot be used ({type(error).__name__}). "
@@ -55,10 +67,20 @@ def masked_broker(url: str) -> str:
 
 
 def kombu_queue(queue: Queue) -> KombuQueue:
-    """The queue as everybody declares it: durable, on the default exchange."""
+    """The queue as everybody declares it: durable, on the default exchange, bound to its topics."""
+    topics = queue.topics if isinstance(queue, EventQueue) else ()
     return KombuQueue(
-        queue.name, routing_key=queue.name, durable=True, queue_arguments=queue_arguments(queue)
+        queue.name,
+        routing_key=queue.name,
+        durable=True,
+        queue_arguments=queue_arguments(queue),
+        bindings=[binding(topic_exchange(EXCHANGE), routing_key=topic) for topic in topics],
     )
+
+
+def topic_exchange(name: str) -> Exchange:
+    """The exchange as everybody declares it: durable, of topics."""
+    return Exchange(name, type="topic", durable=True, auto_delete=False)
 
 
 def queue_arguments(queue: Queue) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import UUID
 
 from sagas_framework.core.decide import storable
 from sagas_framework.core.events import Outgoing, ReplyReceived, Result
-from sagas_framework.core.ids import Kind
+from sagas_framework.core.ids import Kind, answer_id
 from sagas_framework.core.inbox import Stored
-from sagas_framework.messages import WireProtocol
+from sagas_framework.messages import SIGNAL_INFIX, WireProtocol
 
 SUCCESS_SUFFIX: Final = ".response.success"
 FAILURE_SUFFIX: Final = ".response.failure"
@@ -91,8 +91,10 @@ class WireMessage:
     """A message as a broker carries it.
 
     Args:
+        queue: of a message on an exchange, the topic.
         once: it is not published again when it is not known whether the broker has it: its receiver
             keeps no inbox. Not on the wire.
+        exchange: a topic exchange; empty for a message to one queue.
     """
 
     queue: str
@@ -100,6 +102,7 @@ class WireMessage:
     properties: Mapping[str, Any]
     body: bytes
     once: bool = False
+    exchange: str = ""
 
 
 def command(outgoing: Outgoing, reply_to: str) -> Envelope:
@@ -136,7 +139,7 @@ def reply(to: Envelope, stored: Stored) -> Envelope:
     return Envelope(
         queue=to.reply_to,
         task=to.task + (SUCCESS_SUFFIX if success else FAILURE_SUFFIX),
-        message_id=str(uuid5(NAMESPACE_OID, f"{to.message_id}|{stored.result.value}")),
+        message_id=answer_id(to.message_id, stored.result.value),
         saga_id=to.saga_id,
         payload=stored.payload,
         root_id=to.message_id,
@@ -189,10 +192,18 @@ def reply_received(envelope: Envelope, at: datetime) -> ReplyReceived:
     return ReplyReceived(envelope.saga_id, at, refs, task, result, error=error)
 
 
+def signal_said(envelope: Envelope) -> tuple[str, str] | None:
+    """Saga and name of the signal that a message from another service is; None if it is none."""
+    saga, found, signal = envelope.task.rpartition(SIGNAL_INFIX)
+    return (saga, signal) if found and saga and signal else None
+
+
 # ---- the wire -------------------------------------------------------------------------------------
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+_NOTHING_MORE: Final = f",{{}},{_ENCODER.encode(_EMBED)}]"
 
 
 def _callback(name: str, saga_id: str, queue: str) -> dict[str, Any]:
@@ -223,20 +234,22 @@ def _callback(name: str, saga_id: str, queue: str) -> dict[str, Any]:
     }
 
 
-def _body(envelope: Envelope) -> list[Any]:
+def _body(envelope: Envelope) -> str:
     """The task's arguments, keyword arguments, and what its worker sends when it has run."""
     if envelope.protocol is not WireProtocol.CELERY:
-        return [[envelope.saga_id, envelope.payload], {}, _EMBED]
+        return f"[{_ENCODER.encode([envelope.saga_id, envelope.payload])}{_NOTHING_MORE}"
     assert envelope.reply_to is not None
     done, failed = (
         _callback(envelope.task + suffix, envelope.saga_id, envelope.reply_to)
         for suffix in (LINKED_SUCCESS_SUFFIX, LINKED_FAILURE_SUFFIX)
     )
-    return [[], envelope.payload or {}, _EMBED | {"callbacks": [done], "errbacks": [failed]}]
+    embed = _EMBED | {"callbacks": [done], "errbacks": [failed]}
+    return _ENCODER.encode([[], envelope.payload or {}, embed])
 
 
 def to_wire(envelope: Envelope) -> WireMessage:
     """The message as Celery's protocol 2 has it, so that plain Celery tasks can be at either end."""
+    # What the protocol demands, and of the rest what says something: each costs both ends time.
     headers = {
         "lang": "py",
         "task": envelope.task,
@@ -244,11 +257,6 @@ def to_wire(envelope: Envelope) -> WireMessage:
         "root_id": envelope.root_id or envelope.message_id,
         "parent_id": envelope.parent_id,
         "group": None,
-        "shadow": None,
-        "eta": None,
-        "expires": envelope.expires and envelope.expires.isoformat(),
-        "retries": 0,
-        "timelimit": [None, None],
         "ignore_result": True,
         # Blank: they would leak payloads into headers and into workers' logs.
         "argsrepr": "[...]",
@@ -256,6 +264,8 @@ def to_wire(envelope: Envelope) -> WireMessage:
         "origin": "saga",
         **envelope.headers,
     }
+    if envelope.expires is not None:
+        headers["expires"] = envelope.expires.isoformat()
     properties: dict[str, Any] = {
         "correlation_id": envelope.message_id,
         "content_type": "application/json",
@@ -265,9 +275,8 @@ def to_wire(envelope: Envelope) -> WireMessage:
     # A plain task's worker would take it for where the result backend rpc:// wants results.
     if envelope.reply_to and envelope.protocol is not WireProtocol.CELERY:
         properties["reply_to"] = envelope.reply_to
-    body = _ENCODER.encode(_body(envelope))
     once = envelope.protocol is not WireProtocol.INBOX
-    return WireMessage(envelope.queue, headers, properties, body.encode(), once)
+    return WireMessage(envelope.queue, headers, properties, _body(envelope).encode(), once)
 
 
 def from_wire(message: WireMessage) -> Envelope:
@@ -296,7 +305,12 @@ def _unwrapped(value: dict[str, Any]) -> Any:
     if value.keys() != {"__type__", "__value__"}:
         return value
     inner = value["__value__"]
-    return str(UUID(inner["hex"])) if value["__type__"] == "uuid" else inner
+    if value["__type__"] != "uuid":
+        return inner
+    try:
+        return str(UUID(inner["hex"]))
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(f"{repr(inner)[:80]} is no UUID") from None
 
 
 def envelope_of(
@@ -327,11 +341,13 @@ def envelope_of(
     if not isinstance(attempt, int) or isinstance(attempt, bool) or not 0 < attempt <= _LAST_ATTEMPT:
         told = repr(attempt)[:80]
         raise UnreadableError(f"the header {ATTEMPT} is {told}, not a number from 1 to {_LAST_ATTEMPT}")
+    # A signal names its saga's key, which may be longer than an id.
+    longest = 200 if SIGNAL_INFIX in task else 64
     return Envelope(
         queue=queue,
         task=_name(task, "the task's name", 200),
         message_id=_name(task_id, "the task's id", 64),
-        saga_id=_name(str(saga_id), "the saga's id", 64, where),
+        saga_id=_name(str(saga_id), "the saga's id", longest, where),
         payload=payload,
         root_id=_name(headers.get("root_id") or None, "the header root_id", 255),
         parent_id=_name(headers.get("parent_id") or None, "the header parent_id", 255),

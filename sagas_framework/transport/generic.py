@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from sagas_framework.messages import Queue
 from sagas_framework.transport.amqp import AmqpPublisher
-from sagas_framework.transport.connecting import connect, is_amqp, kombu_queue
+from sagas_framework.transport.connecting import connect, is_amqp, kombu_queue, topic_exchange
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Load, Publisher, Receipt
 
@@ -38,13 +38,27 @@ class KombuPublisher:
         )
         self._connection: Connection | None = None
         self._declared: set[str] = set()
+        self._exchanges: set[str] = set()
 
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
         receipts = [Receipt.UNSENT] * len(messages)
         with self._lock:
             try:
-                for index, message in enumerate(messages):
-                    receipts[index] = self._publish(message)
+                connection = self._connected()
+                there = self._are_there(connection, messages)
+                with Producer(connection.default_channel) as producer:
+                    for index, message in enumerate(messages):
+                        if (message.exchange, message.queue) not in there:
+                            receipts[index] = Receipt.UNROUTABLE
+                            continue
+                        producer.publish(
+                            message.body,
+                            exchange=message.exchange,
+                            routing_key=message.queue,
+                            headers=dict(message.headers),
+                            **message.properties,
+                        )
+                        receipts[index] = Receipt.CONFIRMED
             except self._link_errors as error:
                 logger.warning(
                     "the broker did not take a batch of %d: %s", receipts.count(Receipt.UNSENT), error
@@ -52,23 +66,22 @@ class KombuPublisher:
                 self._drop()
         return receipts
 
-    def _publish(self, message: WireMessage) -> Receipt:
-        connection = self._connected()
-        self._declare(connection, message.queue)
-        if self._waiting(connection, message.queue) is None:
-            self._declared.discard(message.queue)
-            self._declare(connection, message.queue)  # ours, and it was deleted
-            if message.queue not in self._declared:
-                return Receipt.UNROUTABLE
-        with Producer(connection.default_channel) as producer:
-            producer.publish(
-                message.body,
-                exchange="",
-                routing_key=message.queue,
-                headers=dict(message.headers),
-                **message.properties,
-            )
-        return Receipt.CONFIRMED
+    def _are_there(self, connection: Connection, messages: Sequence[WireMessage]) -> set[tuple[str, str]]:
+        """Exchange and queue of those that can be published; that nobody subscribes to a topic is fine."""
+        places = {(message.exchange, message.queue) for message in messages}
+        for exchange in {exchange for exchange, _ in places if exchange} - self._exchanges:
+            topic_exchange(exchange)(connection.default_channel).declare()
+            self._exchanges.add(exchange)
+        return {place for place in places if place[0] or self._is_there(connection, place[1])}
+
+    def _is_there(self, connection: Connection, queue: str) -> bool:
+        """Whether there is such a queue; one of ours is made, also if it was deleted."""
+        self._declare(connection, queue)
+        if self._waiting(connection, queue) is not None:
+            return True
+        self._declared.discard(queue)
+        self._declare(connection, queue)
+        return queue in self._declared
 
     def load(self, queue: str) -> Load | None:
         with self._lock:
@@ -107,6 +120,7 @@ class KombuPublisher:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self._declared.clear()
+        self._exchanges.clear()
         if connection is not None:
             connection.release()
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from amqp.exceptions import AccessRefused
-from kombu import Connection, Consumer
 
 from sagas_framework.errors import ConfigurationError
 from sagas_framework.messages import Queue
-from sagas_framework.transport.connecting import connect, is_amqp, kombu_queue
+from sagas_framework.transport.arrivals import Arrivals, arrivals
+from sagas_framework.transport.connecting import connect, kombu_queue
 from sagas_framework.transport.envelope import WireMessage
-
-logger = logging.getLogger(__name__)
 
 BATCH: Final = 200
 _IDLE: Final = 1.0
@@ -25,8 +22,8 @@ class BatchConsumer:
     """Takes batches from one queue and acknowledges what was taken.
 
     Args:
-        take: handles a batch of kombu's messages. When it raises, none of them is acknowledged: the
-            connection is closed, and the broker delivers them again.
+        take: handles a batch. When it raises, none of its messages is acknowledged: the connection is
+            closed, and the broker delivers them again.
         size: messages in a batch, at most.
         turned: called after every turn with the number of messages in it.
     """
@@ -35,7 +32,7 @@ class BatchConsumer:
         self,
         url: str,
         queue: Queue,
-        take: Callable[[list[Any]], None],
+        take: Callable[[Sequence[WireMessage]], None],
         *,
         size: int = BATCH,
         turned: Callable[[int], None] = lambda _: None,
@@ -45,8 +42,7 @@ class BatchConsumer:
         self._handle = take
         self._size = size
         self._turned = turned
-        self._connection: Connection | None = None
-        self._arrived: list[Any] = []
+        self._arrivals: Arrivals | None = None
 
     def turn(self) -> None:
         """Take one batch, or find that nothing comes.
@@ -54,16 +50,18 @@ class BatchConsumer:
         Raises:
             StoreUnavailable, OSError: database or broker are away; turn again later.
         """
-        connection = self._connected()
+        if self._arrivals is None:
+            # Twice a batch: the next one arrives while this one is handled.
+            self._arrivals = arrivals(self._url, self._queue, 2 * self._size)
+        come = self._arrivals
         try:
-            self._drain(connection)
-            batch, self._arrived = self._arrived[: self._size], self._arrived[self._size :]
+            self._drain(come)
+            batch = come.messages[: self._size]
             if batch:
                 self._handle(batch)
-                self._acknowledge(connection, batch)
-            if connection.heartbeat:
-                connection.heartbeat_check()
-        except connection.connection_errors + connection.channel_errors as error:
+                self._acknowledge(come, len(batch))
+            come.live()
+        except come.errors as error:
             self.close()
             raise ConnectionError(str(error)) from error
         except BaseException:
@@ -73,72 +71,22 @@ class BatchConsumer:
 
     def close(self) -> None:
         """Give the connection back; what was not acknowledged is delivered again."""
-        connection, self._connection = self._connection, None
-        self._arrived = []
-        if connection is not None:
-            try:
-                connection.release()
-            except Exception:
-                logger.debug("closing the consumer's connection", exc_info=True)
+        come, self._arrivals = self._arrivals, None
+        if come is not None:
+            come.close()
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            connection = connect(self._url, heartbeat=30)
-            try:
-                connection.connect()
-                # Twice a batch: the next one arrives while this one is handled.
-                consumer = Consumer(
-                    connection.default_channel,
-                    [kombu_queue(self._queue)],
-                    on_message=lambda message: self._arrived.append(message),
-                    prefetch_count=2 * self._size,
-                    accept=None,
-                )
-                consumer.consume()
-            except connection.connection_errors + connection.channel_errors as error:
-                connection.release()
-                raise ConnectionError(f"the queue {self._queue.name} cannot be consumed: {error}") from error
-            self._connection = connection
-        return self._connection
-
-    def _drain(self, connection: Connection) -> None:
+    def _drain(self, come: Arrivals) -> None:
         """Wait for the first message, then take what is there: a lone one never waits for a batch to fill."""
         try:
-            if not self._arrived:
-                connection.drain_events(timeout=_IDLE)
-            while len(self._arrived) < self._size:
-                connection.drain_events(timeout=0)
-        except (TimeoutError, BlockingIOError):
+            if not come.messages:
+                come.take_in(_IDLE)
+            while len(come.messages) < self._size:
+                come.take_in(0)
+        except TimeoutError:
             pass
 
-    def _acknowledge(self, connection: Connection, batch: list[Any]) -> None:
-        if is_amqp(connection):
-            batch[-1].ack(multiple=True)
-        else:
-            for message in batch:
-                message.ack()
-
-
-def wire_message(queue: str, message: Any) -> WireMessage:
-    """A message of kombu's as ours."""
-    body = message.body
-    data = (
-        body
-        if isinstance(body, bytes)
-        else bytes(body)
-        if isinstance(body, memoryview)
-        else str(body).encode()
-    )
-    properties = {
-        "content_type": message.content_type,
-        "content_encoding": message.content_encoding,
-        **{
-            name: message.properties[name]
-            for name in ("correlation_id", "reply_to")
-            if name in message.properties
-        },
-    }
-    return WireMessage(queue, message.headers or {}, properties, data)
+    def _acknowledge(self, come: Arrivals, count: int) -> None:
+        come.acknowledge(count)
 
 
 def check_queue(url: str, queue: Queue) -> None:

@@ -15,6 +15,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import WorkController
 
 from sagas_framework.errors import SagasError
+from sagas_framework.worker.batches import check_queue
 
 
 class EmbeddedWorkers:
@@ -32,6 +33,8 @@ class EmbeddedWorkers:
         Raises:
             SagasError: one of them did not come up; the others are stopped.
         """
+        for worker in self._workers:
+            _bind_events(worker.app)
         for worker in self._workers:
             worker.thread.start()
         for worker in self._workers:
@@ -55,6 +58,13 @@ class EmbeddedWorkers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _bind_events(app: Celery) -> None:
+    """Bind what it subscribes to before another worker publishes: this broker is empty at each start."""
+    subscriber = getattr(app, "subscriber", None)
+    if subscriber is not None and str(app.conf.broker_url).startswith("memory:"):
+        check_queue(app.conf.broker_url, subscriber.queue)
 
 
 class _EmbeddedWorker:

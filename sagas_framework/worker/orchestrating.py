@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -11,6 +13,7 @@ from typing import Any, Final
 from celery import Celery, bootsteps
 from celery.backends.base import DisabledBackend
 
+from sagas_framework.archiving import Archivist
 from sagas_framework.clock import utc_now
 from sagas_framework.core.evolving import carried_on, differences, outline
 from sagas_framework.core.instance import SagaInstance, Status
@@ -31,23 +34,27 @@ from sagas_framework.storage.declarations import (
 from sagas_framework.storage.engine import reading
 from sagas_framework.storage.reads import open_shapes
 from sagas_framework.storage.sql import SqlStore
+from sagas_framework.subscriber import Subscriber
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher
 from sagas_framework.view import summary
 from sagas_framework.worker.batches import check_queue
 from sagas_framework.worker.loops import Loop, Pulse, worker_name
+from sagas_framework.worker.relaying import add_relay
 from sagas_framework.worker.replaying import send_again
 from sagas_framework.worker.replies import ReplyConsumer
 from sagas_framework.worker.settings import celery_app, hardened
 from sagas_framework.worker.starting import (
     broker_need,
     check_pool,
+    collect_seldom,
     database_need,
     installation,
     or_exit,
     wait_for,
 )
+from sagas_framework.worker.subscribing import add_subscriber
 from sagas_framework.worker.waking import Alarm
 
 logger = logging.getLogger(__name__)
@@ -56,13 +63,17 @@ _LONGEST_SLEEP: Final = timedelta(seconds=1)
 """Acts and new rows are found within this even if every nudge is lost."""
 _SHORTEST_SLEEP: Final = timedelta(milliseconds=50)
 _GRACE: Final = timedelta(seconds=15)
+_ARCHIVE_EVERY: Final = 60.0  # seconds, when nothing is left to take
+_ARCHIVE_PAUSE: Final = 0.02
 
 
 class SagaCompensated(SagasError):
     """What ``AsyncResult(saga_id).get()`` raises for a saga that was undone; the message says why."""
 
 
-def orchestrator_app(sagas: Sagas, *, broker: str, result_backend: str | None = None) -> Celery:
+def orchestrator_app(
+    sagas: Sagas, *, broker: str, result_backend: str | None = None, subscriber: Subscriber | None = None
+) -> Celery:
     """A Celery app whose workers run these sagas.
 
     Its workers need the solo pool: threads beside a forking pool deadlock. Any number may run.
@@ -70,6 +81,7 @@ def orchestrator_app(sagas: Sagas, *, broker: str, result_backend: str | None = 
     Args:
         result_backend: where the outcome of every saga is stored as a Celery result, too, as a
             courtesy after the commit; the row is the truth.
+        subscriber: the events that the service subscribes to, to be handled by the same workers.
     """
     own = Queue(f"{sagas.service}.tasks", QueueType.CLASSIC)  # for tasks that the team may add
     settings = hardened([own]) | {
@@ -79,6 +91,8 @@ def orchestrator_app(sagas: Sagas, *, broker: str, result_backend: str | None = 
     }
     app = celery_app(sagas.service, broker, settings, result_backend=result_backend)
     app.steps["worker"].add(OrchestratorStep)
+    add_relay(app, lambda: sagas.engine, after=OrchestratorStep)
+    add_subscriber(app, subscriber)
     app.sagas = sagas  # type: ignore[attr-defined]
     return app
 
@@ -92,6 +106,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self._loops: list[Loop] = []
         self._alarm: Alarm | None = None
+        self._over = threading.Event()
         self._publishers: list[Publisher] = []
 
     def start(self, parent: Any) -> None:
@@ -108,6 +123,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
             check_queue(broker, sagas.reply_queue)
             check_declarations(sagas)
             refuse_unsound(starting)
+        collect_seldom(parent)
         self._begin(app, sagas, broker)
 
     def _begin(self, app: Any, sagas: Sagas, broker: str) -> None:
@@ -130,7 +146,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
         )
         worker = worker_name(sagas.service)
         self._publishers = [publisher]
-        alarm = self._alarm = Alarm(sagas.database, sagas.woken)
+        alarm = self._alarm = Alarm(sagas.database, sagas.woken, lambda: app.relay_woken.set())
         pulse = Pulse(TIMEKEEPER, worker, store.beat)
         # Read by whoever moves instances to a version that this worker may not know.
         declares = ", ".join(declared_word(name, version) for name, version in sagas.definitions.known())
@@ -141,12 +157,29 @@ class OrchestratorStep(bootsteps.StartStopStep):
             alarm.sleep(_until(due))
 
         consumer = ReplyConsumer(
-            broker, sagas.reply_queue, orchestrator, turned=Pulse("consumer", worker, store.beat).turned
+            broker,
+            sagas.reply_queue,
+            orchestrator,
+            say=lambda saga, key, signal, payload, its_id: sagas.signal(
+                saga, (signal, payload), key=key, id=its_id
+            ),
+            turned=Pulse("consumer", worker, store.beat).turned,
         )
+        archivist = Archivist(sagas)
+        over = self._over = threading.Event()
+
+        def keep_house() -> None:
+            begun = time.monotonic()
+            gone = archivist.turn()
+            # At most a fifth of the time, and not in one piece: the others' turns come first.
+            over.wait(max(4 * (time.monotonic() - begun), _ARCHIVE_PAUSE) if gone.more else _ARCHIVE_EVERY)
+
         self._loops = [
             Loop("timekeeper", keep_time, cleanup=alarm.close),
             Loop("reply consumer", consumer.turn, cleanup=consumer.close),
         ]
+        if any(kept.keep is not None for kept in sagas.retentions.values()):
+            self._loops.append(Loop("archivist", keep_house, cleanup=archivist.close))
         for loop in self._loops:
             loop.start()
         logger.info(
@@ -156,6 +189,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         for loop in self._loops:
             loop.stop()
+        self._over.set()
         if self._alarm is not None:
             self._alarm.ring()
         for loop in self._loops:

@@ -20,22 +20,28 @@ from sagas_framework.errors import ConfigurationError
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.participant import CLOCK_SKEW, Participant
 from sagas_framework.points import Point, reach
+from sagas_framework.storage.dropping import Gone
 from sagas_framework.storage.ports import StoreUnavailable
+from sagas_framework.subscriber import Subscriber
+from sagas_framework.transport.arrivals import wire_message
 from sagas_framework.transport.envelope import OPERATION_ID, WireMessage
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher, Receipt
-from sagas_framework.worker.batches import BatchConsumer, check_queue, wire_message
+from sagas_framework.worker.batches import BatchConsumer, check_queue
 from sagas_framework.worker.loops import Loop, Pulse, worker_name
+from sagas_framework.worker.relaying import ChildRelay, add_relay
 from sagas_framework.worker.replaying import send_again
 from sagas_framework.worker.settings import PlainConsumer, celery_app, hardened
 from sagas_framework.worker.starting import (
     broker_need,
     check_pool,
+    collect_seldom,
     database_need,
     installation,
     or_exit,
     wait_for,
 )
+from sagas_framework.worker.subscribing import add_subscriber
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +50,22 @@ _REQUEUE_PAUSE: Final = 1.0
 _GRACE: Final = timedelta(seconds=30)
 _LARGEST_BATCH: Final = 1000
 """PostgreSQL has room for 6,400 locks by default, and each command of a batch takes one."""
+_TAKEN: Final = 20
+"""Commands that are taken at once to be handled one by one: none waits long for the others' replies."""
 _FORGET_EVERY: Final = timedelta(minutes=1)
+_FORGET_FOR: Final = 0.05
+"""Seconds of every beat that may go by with it; what has begun is ended."""
 _MARGIN: Final = timedelta(seconds=30)
 """By how much a pool process is killed before the lease on its work ends."""
 
 
 def participant_app(
-    participant: Participant, *, broker: str, prefetch: int = 1, batch: int | None = None
+    participant: Participant,
+    *,
+    broker: str,
+    prefetch: int = 1,
+    batch: int | None = None,
+    subscriber: Subscriber | None = None,
 ) -> Celery:
     """A Celery app whose workers serve this participant: prefork or solo pool.
 
@@ -58,11 +73,13 @@ def participant_app(
 
     Args:
         prefetch: commands taken ahead by each pool process.
-        batch: take so many commands at most, as they have come, and handle them in one transaction with a
-            savepoint for each. For handlers that are quick and touch their database only: a slow one holds
-            up the others of its batch. The commands are then handled by a thread of the worker itself,
-            beside the solo pool, and not as Celery tasks: no signals, time limits or ETA of Celery's.
-            None: one by one.
+        batch: so many commands at most, as they have come, are handled in one transaction; 1: each in one
+            of its own. For handlers that are quick and touch their database only: a slow one holds up the
+            others. The commands are then handled by a thread of the worker itself, beside the solo pool,
+            and not as Celery tasks: no signals, time limits or ETA of Celery's. None: each is a Celery
+            task, which costs many times as much.
+        subscriber: the events that the service subscribes to, to be handled by threads of the same workers,
+            which then need the solo pool.
 
     Raises:
         ConfigurationError: a batch of less than one command or more than 1,000, or of commands that cannot
@@ -84,10 +101,10 @@ def participant_app(
     if batch is not None:
         settings["worker_pool"] = "solo"
     app = celery_app(participant.service.name, broker, settings)
-    server = _Server(participant, broker)
+    server = _Server(participant, broker, together=batch != 1)
     app.participant = participant  # type: ignore[attr-defined]
     app.participant_server = server  # type: ignore[attr-defined]
-    app.participant_batch = batch  # type: ignore[attr-defined]
+    app.participant_batch = _TAKEN if batch == 1 else batch  # type: ignore[attr-defined]
     for name in participant.tasks:
         _register(app, name, server)
     if batch is None:
@@ -95,6 +112,9 @@ def participant_app(
         app.steps["consumer"].add(ParticipantBeat)
     else:
         app.steps["worker"].add(BatchStep)
+    if participant.database is not None:
+        add_relay(app, lambda: participant.engine, after=ReadinessStep if batch is None else BatchStep)
+    add_subscriber(app, subscriber)
     return app
 
 
@@ -141,13 +161,21 @@ def _register(app: Celery, name: str, server: _Server) -> None:
 
 
 class _Server:
-    """What a task does: hand the message to the participant, send the reply."""
+    """What a task does: hand the message to the participant, send the reply.
 
-    def __init__(self, participant: Participant, broker: str) -> None:
+    Args:
+        together: the messages of a batch are handled in one transaction.
+    """
+
+    def __init__(self, participant: Participant, broker: str, *, together: bool = True) -> None:
         self.participant = participant
         self.broker = broker
+        self.together = together
         self.queue = participant.service.queue.name
         self.publisher: Publisher = make_publisher(broker, [participant.service.queue])
+        self.relay: ChildRelay | None = None
+        if participant.database is not None:
+            self.relay = ChildRelay(lambda: participant.engine, self.publisher)
 
     def serve(self, message: WireMessage) -> None:
         """Handle one message.
@@ -155,28 +183,32 @@ class _Server:
         Raises:
             Reject: the message could not even be set aside; it comes again.
         """
+        if self.relay is not None:
+            self.relay.watch()
         try:
             reply = self.participant.receive(message)
         except StoreUnavailable as error:
             time.sleep(_REQUEUE_PAUSE)  # it comes again at once
             raise Reject(str(error), requeue=True) from error
-        if reply is None:
-            return
-        self._publish([reply])
-        reach(Point.COMMAND_ANSWERED)
+        if reply is not None:
+            self._publish([reply])
+            reach(Point.COMMAND_ANSWERED)
+        if self.relay is not None:
+            self.relay.after_work()
 
     def serve_all(self, messages: Sequence[WireMessage]) -> None:
-        """Handle a batch of messages as they come from their queue.
+        """Handle a batch of messages as they come from their queue, and answer them at once.
 
         Raises:
             StoreUnavailable: they are to come again, all of them.
         """
         unfit = [(message, self._unfit(message)) for message in messages]
         commands = [message for message, why in unfit if why is None]
-        replies = [reply for reply in self.participant.receive_all(commands) if reply is not None]
+        receive = self.participant.receive_all if self.together else self.participant.receive_each
+        replies = [reply for reply in receive(commands) if reply is not None]
         if replies:
             self._publish(replies)
-        reach(Point.COMMANDS_ANSWERED)
+        reach(Point.COMMANDS_ANSWERED if self.together else Point.COMMAND_ANSWERED)
         for message, why in unfit:  # last: if this fails, all come again, and are answered from their rows
             if why is not None:
                 self.participant.set_aside(message, why)
@@ -271,6 +303,7 @@ class ReadinessStep(bootsteps.StartStopStep):
                 stopping=getattr(parent.app, "saga_stopping", None),
             )
             refuse_unsound(starting)
+        collect_seldom(parent)
 
     def stop(self, parent: Any) -> None:
         parent.app.participant_server.publisher.close()
@@ -284,6 +317,7 @@ class BatchStep(ReadinessStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._loop: Loop | None = None
+        self._upkeep: _Upkeep | None = None
 
     def start(self, parent: Any) -> None:
         super().start(parent)
@@ -291,11 +325,11 @@ class BatchStep(ReadinessStep):
         queue = server.participant.service.queue
         with or_exit():
             check_queue(server.broker, queue)
-        upkeep = _Upkeep(server)
+        upkeep = self._upkeep = _Upkeep(server)
         consumer = BatchConsumer(
             server.broker,
             queue,
-            lambda messages: server.serve_all([wire_message(queue.name, message) for message in messages]),
+            server.serve_all,
             size=parent.app.participant_batch,
             turned=lambda _: upkeep.turned(),
         )
@@ -308,6 +342,9 @@ class BatchStep(ReadinessStep):
             if not self._loop.join(_GRACE):
                 logger.warning("the command consumer did not end within %.0f s", _GRACE.total_seconds())
             self._loop = None
+        if self._upkeep is not None:
+            self._upkeep.close()
+            self._upkeep = None
         super().stop(parent)
 
     terminate = stop
@@ -339,12 +376,26 @@ class _Upkeep:
         except StoreUnavailable as error:
             logger.warning("the inbox is away: %s", str(error).partition("\n")[0])
 
+    def close(self) -> None:
+        """Leave nothing half written."""
+        try:
+            self._participant.close_archive()
+        except OSError as error:
+            logger.warning("the archive's last segment could not be closed: %s", error)
+
     def _forget(self) -> None:
-        """Delete some inbox rows past their retention: few at a time, so that the consumer hardly waits."""
+        """Take out inbox rows past their retention: few at a time, so that the consumer hardly waits."""
         now = self._participant.clock()
-        if self._forgot_at is None or now - self._forgot_at >= _FORGET_EVERY:
-            self._forgot_at = now
-            self._participant.inbox.forget(now - self._participant.retention)
+        if self._forgot_at is not None and now - self._forgot_at < _FORGET_EVERY:
+            return
+        until = time.monotonic() + _FORGET_FOR
+        try:
+            while (gone := self._participant.forget()).more and time.monotonic() < until:
+                pass
+        except OSError as error:
+            logger.warning("the archive cannot be written, and inbox rows stay: %s", error)
+            gone = Gone()
+        self._forgot_at = None if gone.more else now  # whoever is behind goes on at the next beat
 
 
 class ParticipantBeat(bootsteps.StartStopStep):
@@ -355,12 +406,16 @@ class ParticipantBeat(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
+        self._upkeep: _Upkeep | None = None
 
     def start(self, parent: Any) -> None:
-        upkeep = _Upkeep(parent.app.participant_server)
+        upkeep = self._upkeep = _Upkeep(parent.app.participant_server)
         self._timer = parent.timer.call_repeatedly(_BEAT, upkeep.see_to_it)
 
     def stop(self, parent: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._upkeep is not None:
+            self._upkeep.close()
+            self._upkeep = None

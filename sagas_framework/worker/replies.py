@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
-from kombu import Connection
 from typing_extensions import override
 
 from sagas_framework.core.events import Event
+from sagas_framework.errors import InvalidSignal, SagasError
 from sagas_framework.messages import Queue
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import quarantined
 from sagas_framework.points import Point, reach
+from sagas_framework.storage.engine import translated
 from sagas_framework.storage.ports import Quarantined
-from sagas_framework.transport.envelope import UnreadableError, WireMessage, from_wire, reply_received
-from sagas_framework.worker.batches import BatchConsumer, wire_message
+from sagas_framework.transport.arrivals import Arrivals
+from sagas_framework.transport.envelope import (
+    Envelope,
+    UnreadableError,
+    WireMessage,
+    from_wire,
+    reply_received,
+    signal_said,
+)
+from sagas_framework.worker.batches import BatchConsumer
 
 logger = logging.getLogger(__name__)
 
 
 class ReplyConsumer(BatchConsumer):
-    """Consumes the reply queue.
+    """Consumes the reply queue: replies, and signals from other services.
 
     Acknowledged is what was committed and published, in this order (rule 20). When the store is
     away the connection is closed, and the broker delivers the batch again later.
+
+    Args:
+        say: stores a signal, given saga, key, name, payload and id; None: what comes is set aside.
     """
 
     def __init__(
@@ -35,28 +46,33 @@ class ReplyConsumer(BatchConsumer):
         queue: Queue,
         orchestrator: Orchestrator,
         *,
+        say: Callable[[str, str, str, object, str], object] | None = None,
         turned: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(url, queue, self._take, turned=lambda count: turned(f"{count} replies"))
         self._orchestrator = orchestrator
+        self._say = say
 
-    def _take(self, batch: list[Any]) -> None:
+    def _take(self, batch: Sequence[WireMessage]) -> None:
         reach(Point.BATCH_TAKEN)
         self._decide(batch)
 
     @override
-    def _acknowledge(self, connection: Connection, batch: list[Any]) -> None:
-        super()._acknowledge(connection, batch)
+    def _acknowledge(self, come: Arrivals, count: int) -> None:
+        super()._acknowledge(come, count)
         reach(Point.BATCH_ACKNOWLEDGED)
 
-    def _decide(self, batch: list[Any]) -> None:
+    def _decide(self, batch: Sequence[WireMessage]) -> None:
         now = self._orchestrator.clock()
         events: list[Event] = []
         origins: dict[int, WireMessage] = {}
-        for message in batch:
-            wire = wire_message(self._queue.name, message)
+        for wire in batch:
             try:
-                event: Event = reply_received(from_wire(wire), now)
+                envelope = from_wire(wire)
+                if (said := signal_said(envelope)) is not None:
+                    self._take_signal(envelope, *said)
+                    continue
+                event: Event = reply_received(envelope, now)
             except UnreadableError as error:
                 logger.error("a reply was set aside: %s", error.reason)
                 self._orchestrator.set_aside(quarantined(wire, error.reason, error.path, now))
@@ -70,6 +86,17 @@ class ReplyConsumer(BatchConsumer):
         )
         for event in left:
             logger.warning("a reply for saga %s is dropped; its command is sent again", event.saga_id)
+
+    def _take_signal(self, envelope: Envelope, saga: str, signal: str) -> None:
+        """Store it, before it is acknowledged; its id is the task's, so one that comes again is the same."""
+        if self._say is None:
+            raise UnreadableError(f"nobody here takes the signal {envelope.task!r}")
+        try:
+            with translated():
+                self._say(saga, envelope.saga_id, signal, envelope.payload, envelope.message_id)
+        except SagasError as error:
+            path = "$[0][1]" if isinstance(error, InvalidSignal) else "$"
+            raise UnreadableError(str(error), path) from None
 
     @staticmethod
     def _aside(wire: WireMessage, why: str, now: datetime) -> Quarantined:

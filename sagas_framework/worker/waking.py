@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.engine import patience
+from sagas_framework.storage.outbox import OUTBOX_CHANNEL
 from sagas_framework.storage.sql import DUE_CHANNEL
 
 _SQLITE_LOOK: Final = timedelta(milliseconds=250)
@@ -17,11 +19,18 @@ _SQLITE_LOOK: Final = timedelta(milliseconds=250)
 
 
 class Alarm:
-    """Sleeps, and is woken by PostgreSQL's NOTIFY or, within the process, by an event."""
+    """Sleeps, and is woken by PostgreSQL's NOTIFY or, within the process, by an event.
 
-    def __init__(self, database: Database, woken: threading.Event) -> None:
+    Args:
+        published: called when a commit elsewhere has published events; that wakes nobody who sleeps here.
+    """
+
+    def __init__(
+        self, database: Database, woken: threading.Event, published: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
         self._woken = woken
+        self._published = published
         self._listening: Any = None
 
     def sleep(self, at_most: timedelta) -> None:
@@ -51,12 +60,14 @@ class Alarm:
                 # A connection of its own: notifications come to the session that listens.
                 url = self._database.engine.url
                 self._listening = psycopg.connect(self._conninfo(), autocommit=True, **patience(url))
-                self._listening.execute(f"LISTEN {DUE_CHANNEL}")
+                self._listening.execute(f"LISTEN {DUE_CHANNEL}; LISTEN {OUTBOX_CHANNEL}")
                 return  # what came before it listened is found by looking at once
             until = time.monotonic() + seconds
             while not self._woken.is_set() and (left := until - time.monotonic()) > 0:
-                for _ in self._listening.notifies(timeout=min(left, 0.25), stop_after=1):
-                    return
+                for note in self._listening.notifies(timeout=min(left, 0.25), stop_after=1):
+                    if note.channel == DUE_CHANNEL:
+                        return
+                    self._published()
         except psycopg.Error:
             self.close()
             self._woken.wait(seconds)  # by looking, until the server is back

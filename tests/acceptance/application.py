@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy import NullPool, create_engine, make_url, text
 
-from app_common.running import SERVICES
-from app_common.settings import docs_port_variable
+from app_common.running import PAGED, SERVICES
+from app_common.settings import docs_port_variable, port_variable
 from tests.servers import free_ports, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ class Application:
     databases: str
     environment: Mapping[str, str]
     folder: Path
-    ports: list[int] = field(default_factory=lambda: free_ports(1 + len(SERVICES)))
+    ports: list[int] = field(default_factory=lambda: free_ports(len(PAGED) + len(SERVICES)))
 
     @property
     def port(self) -> int:
@@ -63,7 +63,12 @@ class Application:
     @property
     def docs(self) -> dict[str, int]:
         """The ports of the docs sites, by service."""
-        return dict(zip(SERVICES, self.ports[1:], strict=True))
+        return dict(zip(SERVICES, self.ports[len(PAGED) :], strict=True))
+
+    @property
+    def pages(self) -> dict[str, int]:
+        """The ports of the services' own pages, by service."""
+        return dict(zip(PAGED, self.ports, strict=False))
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,7 +132,8 @@ class Application:
         return {int(pid): line for pid, parent, line in processes if int(parent) == self.process.pid}
 
     def _env(self) -> dict[str, str]:
-        own = {"ORDER_SERVICE_PORT": str(self.port), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+        own = {"NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+        own |= {port_variable(service): str(port) for service, port in self.pages.items()}
         docs = {docs_port_variable(service): str(port) for service, port in self.docs.items()}
         return {**os.environ, **own, **docs, **self.environment}
 

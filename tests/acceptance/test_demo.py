@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,8 @@ from typing import Any, Final
 import pytest
 from typing_extensions import override
 
-from app_common.running import SERVICES
-from app_common.settings import docs_port_variable
+from app_common.running import PAGED, SERVICES
+from app_common.settings import docs_port_variable, port_variable
 from app_common.specifications import specification
 from tests.acceptance.application import Answer, Application, demo
 from tests.acceptance.endings import (
@@ -112,7 +113,7 @@ def test_it_stops_cleanly_in_mid_flight_and_goes_on_at_the_next_start(
 
 
 @pytest.mark.parametrize(
-    ("number", "variable"), list(enumerate(["ORDER_SERVICE_PORT", *map(docs_port_variable, SERVICES)]))
+    ("number", "variable"), list(enumerate([*map(port_variable, PAGED), *map(docs_port_variable, SERVICES)]))
 )
 def test_a_port_in_use_ends_it_with_one_line_that_says_what_to_do(
     own: Application, number: int, variable: str
@@ -147,6 +148,38 @@ def test_a_folder_that_cannot_be_used_ends_it_with_one_line_that_says_what_to_do
 
 
 # ---- the web --------------------------------------------------------------------------------------
+
+
+def _is_well(application: Application, port: int) -> bool:
+    return application.ask("GET", "/healthz", port=port).status == 200
+
+
+def test_every_service_with_pages_is_well_and_links_to_the_others(application: Application) -> None:
+    for service, port in application.pages.items():
+        wait_until(partial(_is_well, application, port), service, 20)
+        page = application.ask("GET", "/", accept="text/html", port=port).body
+        for other, another in application.pages.items():
+            assert other == service or f'href="http://127.0.0.1:{another}/"' in page, (service, other)
+
+
+def test_the_printed_token_changes_stock_and_shipping_and_nothing_else_does(
+    application: Application,
+) -> None:
+    found = re.search(r"as name:token: (\w+):(\w+)$", application.printed, re.MULTILINE)
+    assert found is not None
+    name, token = found.groups()
+    stock, shipping = (application.pages[f"{one}_service"] for one in ("inventory", "delivery"))
+    by_token = {"Authorization": f"Bearer {token}"}
+
+    refused = application.ask("POST", "/shipping/deactivate", port=shipping)
+    off = application.ask("POST", "/shipping/deactivate", more=by_token, port=shipping)
+    on = application.ask("POST", "/shipping/activate", more=by_token, port=shipping)
+    body = json.dumps({"name": "milk", "quantity": 5})
+    restocked = application.ask("POST", "/inventory/restock", body, more=by_token, port=stock)
+
+    assert refused.status == 401
+    assert (off.json["shipping"], off.json["switched_by"], on.json["shipping"]) == (False, name, True)
+    assert restocked.json["milk"] == application.ask("GET", "/inventory", port=stock).json["milk"] == 15
 
 
 def test_ping_answers(application: Application) -> None:

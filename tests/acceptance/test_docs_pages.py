@@ -18,12 +18,14 @@ from app_common.docs_sites import INSTALL, RENDERER
 from app_common.running import SERVICES
 from app_common.specifications import specification
 from tests.acceptance.application import Application
+from tests.asyncapi.unasked import SERVICES as UNASKED
 from tests.servers import Missing, skip_or_fail
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 375, "height": 812}
 FAR: Final = 20_000  # milliseconds for the renderer to draw a document: this machine may be busy
-PARTICIPANTS: Final = SERVICES[1:]
+ASKED: Final = tuple(service for service in SERVICES[1:] if service not in UNASKED)
+"""The services that a saga asks for something."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,7 +159,7 @@ def test_neighbours_lead_to_each_other_and_the_system_to_all(
     drawn(page, "order_service")
     page.get_by_role("link", name="Whole system").click()
 
-    assert names == [specification(service).title for service in PARTICIPANTS]
+    assert names == [specification(service).title for service in ASKED]
     assert back == ["Order service"]
     expect(page).to_have_url(f"http://127.0.0.1:{application.port}/system")
 
@@ -195,6 +197,10 @@ def test_a_document_that_cannot_be_read_is_told(visitor: Visitor, application: A
 # ---- the picture of all ---------------------------------------------------------------------------
 
 
+def _says_something(service: str) -> bool:
+    return bool(specification(service).document["operations"])
+
+
 def test_every_arrow_leads_to_its_operation(visitor: Visitor, application: Application) -> None:
     page = visitor.home("/system")
     addresses = set(page.locator("svg.system a").evaluate_all("all => all.map(a => a.getAttribute('href'))"))
@@ -205,8 +211,9 @@ def test_every_arrow_leads_to_its_operation(visitor: Visitor, application: Appli
     for address in addresses:
         site, _, anchor = address.partition("#")
         pages.setdefault(site, set()).add(anchor)
-    assert set(pages) == {f"http://127.0.0.1:{port}/" for port in application.docs.values()}
-    for service, port in application.docs.items():
+    talking = {service: port for service, port in application.docs.items() if _says_something(service)}
+    assert set(pages) == {f"http://127.0.0.1:{port}/" for port in talking.values()}
+    for service, port in talking.items():
         opened = visitor.docs(service)
         wanted = sorted(pages[f"http://127.0.0.1:{port}/"])
         assert [anchor for anchor in wanted if opened.locator(f'[id="{anchor}"]').count() != 1] == []
@@ -251,7 +258,8 @@ def test_the_homepage_leads_to_the_picture(visitor: Visitor) -> None:
     page.get_by_role("link", name="Who talks to whom").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Who talks to whom")
-    for service in SERVICES:
+    talking = [service for service in SERVICES if specification(service).document["operations"]]
+    for service in talking:
         expect(page.locator("svg.system[role=group]")).to_contain_text(specification(service).title)
 
 

@@ -9,7 +9,14 @@ from typing import Final
 import pytest
 
 from app_common.demo import _tell
-from app_common.magic import CARD_LIMIT, INCORRECT_QUANTITY, LOWEST_CORRECT_CONSUMER_ID, Dish
+from app_common.magic import (
+    CARD_LIMIT,
+    DECLINED_CUSTOMER,
+    INCORRECT_QUANTITY,
+    LOWEST_CORRECT_CONSUMER_ID,
+    Dish,
+)
+from app_common.settings import page_ports
 from order_service.sagas.create_order import CreateOrderSaga
 from tests.acceptance.endings import ENDINGS, PARKS, PATHS, RANDOM
 from tests.docs.pages import blocks
@@ -42,6 +49,7 @@ def test_every_magic_number_and_every_dish_is_listed() -> None:
     assert f"consumer id below {LOWEST_CORRECT_CONSUMER_ID}" in listed
     assert f"price of {CARD_LIMIT} or more" in listed
     assert f"quantity {INCORRECT_QUANTITY}" in listed
+    assert f"customer {DECLINED_CUSTOMER}" in listed
     assert {name.strip() for cell in listed for name in cell.split(",")} >= {dish.value for dish in Dish}
 
 
@@ -49,11 +57,14 @@ def test_the_saga_of_the_readme_is_the_one_that_runs() -> None:
     assert f"```python\n{inspect.getsource(CreateOrderSaga)}```" in README
 
 
-def test_the_readme_shows_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_shows_what_the_demo_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_TOKENS", "ann:a token")
     readme = next(block for block in blocks(ROOT / "README.md") if block.language == "console")
     (demo,) = commands(readme.text)
 
-    _tell(ROOT / "var" / "demo", 5000)
+    _tell(ROOT / "var" / "demo", page_ports({}))
 
     assert demo.typed == "make demo"
     assert fits(capsys.readouterr().out, demo.shown)

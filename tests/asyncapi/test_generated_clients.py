@@ -22,16 +22,19 @@ import pytest
 from kombu import Connection
 
 from app_common.magic import CARD_LIMIT, LOWEST_CORRECT_CONSUMER_ID, Dish
-from app_common.running import PARTICIPANTS, SERVICES
+from app_common.running import SERVICES
 from sagas_framework.asyncapi import Specification
 from tests.asyncapi.generating import Client, class_of, undocumented
 from tests.asyncapi.reading import said
 from tests.asyncapi.tools import ROOT
 from tests.servers import free_ports, wait_until
+from tests.unit.asyncapi.mill import described
 
 pytestmark = pytest.mark.timeout(300)
 
 SAGA: Final = "01998d1f-5c00-7000-8000-000000000001"
+TALKING: Final = tuple(service for service in SERVICES if service != "notification_service")
+"""The services that are asked for something, or ask: of the others there is nothing to generate."""
 EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -46,7 +49,7 @@ def clients(
         return Client.generate(service, published[service].document, folder)
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(SERVICES, pool.map(generate, SERVICES), strict=True))
+        return dict(zip(TALKING, pool.map(generate, TALKING), strict=True))
 
 
 EVERY_EXAMPLE: Final = """
@@ -60,7 +63,7 @@ print(json.dumps(made))
 """
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TALKING)
 def test_a_generated_client_imports_and_takes_every_example_for_what_it_is(
     clients: dict[str, Client], service: str
 ) -> None:
@@ -74,6 +77,20 @@ def test_a_generated_client_imports_and_takes_every_example_for_what_it_is(
     made = client.run(EVERY_EXAMPLE, [client.package, examples])
 
     assert made == [body for _, body in examples]
+
+
+def test_a_client_of_events_imports_and_takes_every_example_for_what_it_is(tmp_path: Path) -> None:
+    for specification in described()[:2]:  # who publishes, and one who subscribes
+        client = Client.generate(specification.service, specification.document, tmp_path)
+        examples = [
+            (class_of(message.name), example["payload"])
+            for message in said(client.document)
+            for example in message.message["examples"]
+        ]
+
+        made = client.run(EVERY_EXAMPLE, [client.package, examples])
+
+        assert made == [body for _, body in examples]
 
 
 # ---- clients that ask a participant ---------------------------------------------------------------
@@ -102,18 +119,25 @@ ASKED: Final[dict[str, tuple[str, dict[str, Any], dict[str, Any], str]]] = {
         {"card_id": 1, "amount": str(CARD_LIMIT)},
         "InsufficientBalance",
     ),
+    "inventory_service": (
+        "reserve_items",
+        {"order_id": "order_riley_o066i", "items": [{"name": "milk", "quantity": 2}]},
+        {"order_id": "order_riley_o066i", "items": [{"name": "milk", "quantity": 11}]},
+        "OutOfStock",
+    ),
 }
-"""Of each participant a command, a payload that succeeds, one that is refused, and with which failure."""
+"""Of participants a command, a payload that succeeds, one that is refused, and with which failure."""
 
 SUCCESS: Final[dict[str, Any]] = {
     "consumer_service": None,
     "restaurant_service": {"ticket_id": 1},
     "accounting_service": {"transaction_id": 1},
+    "inventory_service": {"reservation_id": 1},
 }
 """What the first command on an empty database is answered with."""
 
 
-@pytest.mark.parametrize("service", PARTICIPANTS)
+@pytest.mark.parametrize("service", ASKED)
 def test_a_generated_client_asks_a_real_worker_and_is_answered(
     clients: dict[str, Client], service: str, rabbitmq_module_url: str, tmp_path: Path
 ) -> None:

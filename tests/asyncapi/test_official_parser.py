@@ -12,6 +12,7 @@ import pytest
 from sagas_framework.asyncapi import Specification
 from tests.asyncapi.tools import Verdict, parse
 from tests.servers import Missing, skip_or_fail
+from tests.unit.asyncapi.mill import described
 
 Document = dict[str, Any]
 
@@ -31,6 +32,20 @@ def test_no_document_has_a_diagnostic_of_any_severity(
         for suffix, text in (("yaml", specification.yaml()), ("json", specification.json())):
             files.append(tmp_path / f"{service}.{suffix}")
             files[-1].write_text(text)
+
+    verdict = checked(*files)
+
+    assert verdict.code == 0, verdict.lines
+    for file in files:
+        (line,) = verdict.about(file)
+        assert line.startswith(": valid AsyncAPI 3.1.0: ")
+
+
+def test_nor_has_one_with_events(tmp_path: Path) -> None:
+    files = []
+    for specification in described():
+        files.append(tmp_path / f"{specification.service}.yaml")
+        files[-1].write_text(specification.yaml())
 
     verdict = checked(*files)
 

@@ -20,7 +20,7 @@ from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryDatabase, MemorySession
 from sagas_framework.storage.migrate import upgrade
-from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, Quarantined
+from sagas_framework.storage.ports import ActRow, Beat, HistoryLine, Quarantined, SignalRow
 from sagas_framework.storage.reads import (
     read_act,
     read_beats,
@@ -30,8 +30,9 @@ from sagas_framework.storage.reads import (
     read_queues,
 )
 from sagas_framework.storage.redis_inbox import RedisInbox
+from sagas_framework.storage.signals import insert_signal, read_signals
 from sagas_framework.storage.sql import act_row, ask_replay, drop_quarantined, instance_values
-from sagas_framework.storage.tables import metadata, saga_instance, saga_signal
+from sagas_framework.storage.tables import metadata, saga_act, saga_instance
 from sagas_framework.transport.publisher import Publisher
 
 T = TypeVar("T")
@@ -118,6 +119,13 @@ class Database(Looking):
     def act(self, act_id: int) -> ActRow | None: ...
 
     @abstractmethod
+    def say(self, signal: SignalRow) -> SignalRow: ...
+
+    @abstractmethod
+    def signals(self) -> list[SignalRow]:
+        """In the order of storing."""
+
+    @abstractmethod
     def work(self, session: Session, value: str) -> None:
         """What a handler does through its session."""
 
@@ -158,6 +166,12 @@ class InMemory(Database):
     def act(self, act_id: int) -> ActRow | None:
         return self.database.acts.get(act_id)
 
+    def say(self, signal: SignalRow) -> SignalRow:
+        return self.database.add_signal(signal)
+
+    def signals(self) -> list[SignalRow]:
+        return [signal for _, signal in sorted(self.database.signals.items())]
+
     def work(self, session: Session, value: str) -> None:
         rows = cast(MemorySession, session).rows
         rows.setdefault("work", []).append(value)
@@ -171,7 +185,7 @@ class InSql(Database):
         self.engine: Engine = make_engine(url)
         upgrade(self.engine)
         with self.engine.begin() as connection:
-            connection.execute(text("CREATE TABLE IF NOT EXISTS work (value TEXT UNIQUE)"))
+            connection.execute(text("CREATE TABLE IF NOT EXISTS work (value TEXT UNIQUE, note TEXT)"))
 
     def quarantined(self) -> list[Quarantined]:
         with reading(self.engine) as connection:
@@ -221,16 +235,22 @@ class InSql(Database):
             "refused": False,
         }
         with self.engine.begin() as connection:
-            return act_row(
-                connection.execute(insert(saga_signal).values(values).returning(saga_signal)).one()
-            )
+            return act_row(connection.execute(insert(saga_act).values(values).returning(saga_act)).one())
 
     def act(self, act_id: int) -> ActRow | None:
         with reading(self.engine) as connection:
             return read_act(connection, act_id)
 
+    def say(self, signal: SignalRow) -> SignalRow:
+        with self.engine.begin() as connection:
+            return insert_signal(connection, signal)
+
+    def signals(self) -> list[SignalRow]:
+        with reading(self.engine) as connection:
+            return read_signals(connection)[::-1]
+
     def work(self, session: Session, value: str) -> None:
-        session.execute(text("INSERT INTO work VALUES (:value)"), {"value": value})
+        session.execute(text("INSERT INTO work (value) VALUES (:value)"), {"value": value})
 
     def worked(self) -> list[str]:
         with reading(self.engine) as connection:

@@ -33,6 +33,7 @@ from sagas_framework.storage.ports import (
     BatchInbox,
     Beat,
     Busy,
+    Entangled,
     Inbox,
     InboxTurn,
     InboxTurns,
@@ -544,6 +545,64 @@ class BatchInboxContract(TransactionalInboxContract):
         assert read(batches, "known") == a_row("known", RowState.FAILED)
         assert read(batches, "new") is None
 
+    def test_work_that_is_not_guarded_is_taken_back_with_the_others(
+        self, batches: BatchInbox, there: Database
+    ) -> None:
+        def fail() -> None:
+            with batches.turns(["a", "b"], NOON) as turns:
+                for key in ("a", "b"):
+                    turn = held(turns, key)
+                    turn.guarded = False
+                    session = turn.session()
+                    assert session is not None
+                    there.work(session, key)
+                    if key == "b":
+                        turn.undo_work()
+                    turn.finish_work()
+                    turn.save(a_row(key))
+
+        with pytest.raises(Entangled):
+            fail()
+
+        assert there.worked() == []
+        assert read(batches, "a") is None
+
+    def test_who_did_no_work_has_none_to_take_back(self, batches: BatchInbox, there: Database) -> None:
+        with batches.turns(["a", "b"], NOON) as turns:
+            for key in ("a", "b"):
+                turn = held(turns, key)
+                turn.guarded = False
+                if key == "a":
+                    session = turn.session()
+                    assert session is not None
+                    there.work(session, key)
+                    turn.finish_work()
+                else:
+                    turn.undo_work()
+                turn.save(a_row(key))
+
+        assert there.worked() == ["a"]
+        assert read(batches, "b") == a_row("b")
+
+    @pytest.mark.parametrize("guarded", [True, False])
+    def test_who_waits_for_the_work_to_be_written_is_called_once(
+        self, batches: BatchInbox, there: Database, guarded: bool
+    ) -> None:
+        called: list[str] = []
+
+        with batches.turns(["a", "b"], NOON) as turns:
+            for key in ("a", "b"):
+                turn = held(turns, key)
+                turn.guarded = guarded
+                session = turn.session()
+                assert session is not None
+                there.work(session, key)
+                turn.finish_work(lambda key=key: called.append(key))  # type: ignore[misc]
+            turns.finish_work()
+            at_the_end = list(called)
+
+        assert called == at_the_end == ["a", "b"]
+
     def test_a_session_that_was_not_finished_is_finished_with_the_batch(
         self, batches: BatchInbox, there: Database
     ) -> None:
@@ -821,7 +880,7 @@ class SqlInboxContract(BatchInboxContract):
     def test_a_row_that_appeared_since_it_was_read_is_a_lost_race(self, inbox: Inbox, there: InSql) -> None:
         # Somebody who takes no lock: an older release, or a person.
         def turn_and_save(connection: Any) -> None:
-            turn = SqlInboxTurn(connection, KEY, NOON)
+            turn = SqlInboxTurn(connection, None, None, NOON)
             assert turn.row is None
             connection.execute(
                 text(
@@ -866,7 +925,7 @@ class SqlInboxContract(BatchInboxContract):
     ) -> None:
         put(inbox, a_row())
         with there.engine.begin() as connection:
-            connection.execute(text("INSERT INTO work VALUES ('taken')"))
+            connection.execute(text("INSERT INTO work (value) VALUES ('taken')"))
 
         def handle() -> None:
             with inbox.turn(KEY, NOON) as turn:
@@ -983,6 +1042,40 @@ class TestPostgresInbox(SqlInboxContract):
         assert row is not None
         assert row.state is RowState.WITHDRAWN
 
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE saga_inbox SET state = 'withdrawn'",
+            "UPDATE saga_inbox SET state = state",
+            "DELETE FROM saga_inbox",
+        ],
+    )
+    def test_a_row_that_another_wrote_since_it_was_read_is_a_lost_race(
+        self, inbox: Inbox, there: InSql, statement: str
+    ) -> None:
+        put(inbox, a_row(state=RowState.FAILED))
+
+        def handle() -> None:
+            with inbox.turn(KEY, NOON) as turn:
+                with there.engine.begin() as other:
+                    other.execute(text(statement))
+                turn.save(a_row())
+
+        with pytest.raises(LostRace):
+            handle()
+
+        row = read(inbox)
+        assert row is None or row.state is not RowState.DONE
+
+    def test_a_row_may_be_saved_twice_in_a_turn(self, inbox: Inbox) -> None:
+        put(inbox, a_row(state=RowState.FAILED))
+
+        with inbox.turn(KEY, NOON) as turn:
+            turn.save(a_row(state=RowState.DONE))
+            turn.save(a_row(state=RowState.UNDONE))
+
+        assert read(inbox) == a_row(state=RowState.UNDONE)
+
     def test_an_operation_that_another_has_is_left_out_of_a_batch_at_once(self, batches: BatchInbox) -> None:
         def other() -> None:
             with batches.turns(["a", "held"], NOON) as turns:
@@ -1005,7 +1098,7 @@ class TestPostgresInbox(SqlInboxContract):
 
     def test_a_deadlock_is_unavailable(self, inbox: Inbox, there: InSql) -> None:
         with there.engine.begin() as connection:
-            connection.execute(text("INSERT INTO work VALUES ('a'), ('b')"))
+            connection.execute(text("INSERT INTO work (value) VALUES ('a'), ('b')"))
         one, other = (f"UPDATE work SET value = value WHERE value = '{name}'" for name in "ab")
 
         with there.engine.begin() as holder:
@@ -1024,7 +1117,7 @@ class TestPostgresInbox(SqlInboxContract):
     def test_a_serialization_failure_is_unavailable(self, there: InSql) -> None:
         inbox = SqlInbox(there.engine.execution_options(isolation_level="REPEATABLE READ"))
         with there.engine.begin() as connection:
-            connection.execute(text("INSERT INTO work VALUES ('a')"))
+            connection.execute(text("INSERT INTO work (value) VALUES ('a')"))
 
         def handle() -> None:
             with inbox.turn(KEY, NOON) as turn:
@@ -1054,7 +1147,7 @@ class TestPostgresInbox(SqlInboxContract):
         self, inbox: Inbox, there: InSql, sqlstate: str, why: str
     ) -> None:
         with raising(there, sqlstate, why), pytest.raises(StoreUnavailable, match=why):
-            self._in_turn(inbox, "INSERT INTO work VALUES ('x')")
+            self._in_turn(inbox, "INSERT INTO work (value) VALUES ('x')")
 
         assert read(inbox) is None
         assert there.worked() == []
@@ -1064,7 +1157,7 @@ class TestPostgresInbox(SqlInboxContract):
         self, inbox: Inbox, there: InSql, sqlstate: str
     ) -> None:
         with raising(there, sqlstate, "no"), pytest.raises(Exception, match="no") as raised:
-            self._in_turn(inbox, "INSERT INTO work VALUES ('x')")
+            self._in_turn(inbox, "INSERT INTO work (value) VALUES ('x')")
 
         assert not isinstance(raised.value, StoreUnavailable)
 

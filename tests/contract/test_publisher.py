@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,10 +16,12 @@ import pytest
 from kombu import Connection
 from kombu import Queue as KombuQueue
 
+from sagas_framework.events import EXCHANGE, EventQueue
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.transport.amqp import AmqpPublisher
 from sagas_framework.transport.connecting import connect, kombu_queue
 from sagas_framework.transport.envelope import Envelope, WireMessage, to_wire
+from sagas_framework.transport.event_wire import EventEnvelope, event_to_wire
 from sagas_framework.transport.generic import KombuPublisher, make_publisher
 from sagas_framework.transport.publisher import Load, Publisher, Receipt
 from tests.contract.looking import BOUNDED, depth, in_thread
@@ -42,6 +45,14 @@ def a_message(queue: Queue, number: int = 1, **properties: Any) -> WireMessage:
         )
     )
     return WireMessage(wire.queue, wire.headers, {**wire.properties, **properties}, wire.body)
+
+
+def an_event_queue(*topics: str) -> EventQueue:
+    return EventQueue(f"test.{uuid4().hex[:12]}", topics=topics)
+
+
+def an_event(topic: str) -> WireMessage:
+    return event_to_wire(EventEnvelope(str(uuid4()), topic, '{"kilos":5}', datetime.now(UTC), 1))
 
 
 class Broker:
@@ -216,6 +227,31 @@ class PublisherContract(ABC):
         assert [one.result(BOUNDED) for one in running] == [[Receipt.CONFIRMED] * 10] * 6
         assert len({message.body for message in broker.take(queue)}) == 60
 
+    def test_a_topic_goes_to_each_queue_that_is_bound_to_it_once(
+        self, publisher: Publisher, broker: Broker
+    ) -> None:
+        topic, other = f"mill.{uuid4().hex[:12]}", f"mill.{uuid4().hex[:12]}"
+        shop, inn, deaf = an_event_queue(topic), an_event_queue(topic, other), an_event_queue(other)
+        for bound in (shop, inn, deaf):
+            broker.declare(bound)
+        sent = [an_event(topic), an_event(topic)]
+
+        assert publisher.publish(sent) == [Receipt.CONFIRMED] * 2
+
+        for bound in (shop, inn):
+            assert [message.body for message in broker.take(bound)] == [message.body for message in sent]
+        assert broker.take(deaf) == []
+        for bound in (shop, inn, deaf):
+            broker.delete(bound)
+
+    def test_a_topic_to_which_nobody_is_bound_is_no_error_and_its_neighbours_are_confirmed(
+        self, publisher: Publisher, queue: Queue, broker: Broker
+    ) -> None:
+        sent = [a_message(queue), an_event(f"mill.{uuid4().hex}"), a_message(queue)]
+
+        assert publisher.publish(sent) == [Receipt.CONFIRMED] * 3
+        assert len(broker.take(queue)) == 2
+
     def test_a_closed_publisher_connects_again_when_it_is_used(
         self, publisher: Publisher, queue: Queue
     ) -> None:
@@ -262,6 +298,19 @@ class TestKombuPublisher(PublisherContract):
             assert depth(publisher, queue.name) is None
 
 
+def test_topics_go_through_redis_too(redis_url: str) -> None:
+    broker, topic = Broker(redis_url), f"mill.{uuid4().hex[:12]}"
+    bound, deaf = an_event_queue(topic), an_event_queue("mill.other")
+    broker.declare(bound)
+    broker.declare(deaf)
+
+    with closing(KombuPublisher(redis_url)) as publisher:
+        assert publisher.publish([an_event(topic), an_event("mill.unheard_of")]) == [Receipt.CONFIRMED] * 2
+
+    assert len(broker.take(bound)) == 1
+    assert broker.take(deaf) == []
+
+
 class TestAmqpPublisher(PublisherContract):
     def publisher_for(self, url: str, queues: Iterable[Queue]) -> Publisher:
         return AmqpPublisher(url, queues)
@@ -301,6 +350,20 @@ class TestAmqpPublisher(PublisherContract):
             wait_until(lambda: load() == Load(0, 1), "the worker has taken it", BOUNDED)
 
         wait_until(lambda: load() == Load(1, 0), "the worker is gone, and its message is back", BOUNDED)
+
+    def test_an_exchange_of_another_type_takes_nothing_and_the_log_says_why(
+        self, rabbitmq_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        queue = a_queue()
+        with connect(rabbitmq_url) as connection:
+            channel: Any = connection.default_channel
+            channel.exchange_declare(EXCHANGE, "fanout", durable=True, auto_delete=False)
+
+        with closing(AmqpPublisher(rabbitmq_url, [queue])) as publisher, caplog.at_level(logging.ERROR):
+            receipts = publisher.publish([a_message(queue), an_event("mill.flour"), a_message(queue)])
+
+        assert receipts == [Receipt.CONFIRMED, Receipt.UNSENT, Receipt.CONFIRMED]
+        assert f"the broker refuses the topic exchange {EXCHANGE}" in caplog.text
 
     def test_nobody_takes_from_a_queue_that_does_not_exist(self, publisher: Publisher) -> None:
         assert publisher.load(a_queue().name) == Load(0, 0)

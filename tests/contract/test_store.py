@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, insert, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sagas_framework.core.events import Act, Recorded
 from sagas_framework.core.ids import Kind
@@ -26,6 +28,7 @@ from sagas_framework.core.instance import (
     Outcome,
     OutcomeKind,
     Phase,
+    SagaInstance,
     Status,
     StepRecord,
     Waiting,
@@ -33,7 +36,19 @@ from sagas_framework.core.instance import (
 from sagas_framework.core.why import QueueSeen
 from sagas_framework.storage.engine import make_engine, reading
 from sagas_framework.storage.memory import MemoryStore
-from sagas_framework.storage.ports import ActRow, Beat, Quarantined, Store, StoreTransaction, StoreUnavailable
+from sagas_framework.storage.ports import (
+    ActRow,
+    Ahead,
+    Beat,
+    Became,
+    Entangled,
+    Quarantined,
+    SignalAnswer,
+    SignalRow,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+)
 from sagas_framework.storage.sql import SqlStore, write_beat
 from tests.contract.looking import (
     BOUNDED,
@@ -52,6 +67,20 @@ from tests.contract.looking import (
 from tests.contract.replaying import ReplayContract, Sender
 from tests.servers import wait_until
 
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Work(Base):
+    """A row of what local steps do; see `InSql`."""
+
+    __tablename__ = "work"
+
+    value: Mapped[str] = mapped_column(primary_key=True)
+    note: Mapped[str | None]
+
+
 MINE = [("create_order", 1)]
 A_LINE = Recorded(NOON, "step.running", "step")
 
@@ -69,6 +98,33 @@ def an_act(name: str, act: Act = Act.RETRY, **changes: Any) -> ActRow:
     return ActRow(0, saga_id(name), act, **(values | changes))
 
 
+def write(store: Store, *instances: SagaInstance) -> None:
+    with store.transaction() as tx:
+        tx.write(instances, [])
+
+
+def ids_due(store: Store, now: datetime) -> list[str]:
+    """The ids of what is due, though none is decided."""
+    with store.transaction() as tx:
+        return [instance.id for instance in tx.lock_due(now, MINE, 10)]
+
+
+def read(store: Store, *names: str) -> dict[str, SagaInstance]:
+    with store.transaction() as tx:
+        return tx.lock([saga_id(name) for name in names])
+
+
+def answer_and_stop(tx: StoreTransaction, signal: SignalRow) -> None:
+    tx.answer_signals([SignalAnswer(signal.id, Became.TAKEN)], NOON)
+    raise Stop
+
+
+def a_signal(name: str, said_id: str = "1") -> SignalRow:
+    return SignalRow(
+        0, "create_order", f"order-{name}", said_id, "approval", {"approved": True}, NOON, "ann", NOON
+    )
+
+
 class StoreContract(ReplayContract, ABC):
     """What every Store promises. Subclass it with a fixture `there`."""
 
@@ -82,6 +138,100 @@ class StoreContract(ReplayContract, ABC):
 
     @abstractmethod
     def store_in(self, there: Any) -> Store: ...
+
+    # ---- signals ------------------------------------------------------------------------------------
+
+    def test_signals_of_a_saga_and_key_come_in_the_order_of_storing(
+        self, store: Store, there: Database
+    ) -> None:
+        said = [there.say(a_signal("a", id_)) for id_ in ("1", "2", "3")]
+        there.say(a_signal("b"))
+
+        with store.transaction() as tx:
+            found = tx.open_signals([("create_order", "order-a")])
+
+        assert found == said
+        assert found[0].payload == {"approved": True}
+
+    def test_a_signal_that_comes_again_under_its_id_is_the_first_one(self, there: Database) -> None:
+        first = there.say(a_signal("a", "1"))
+
+        again = there.say(replace(a_signal("a", "1"), said_at=after(5)))
+
+        assert again == first
+        assert there.signals() == [first]
+        assert there.say(a_signal("b", "1")) != first
+
+    def test_a_signal_is_new_until_it_was_looked_at(self, store: Store, there: Database) -> None:
+        there.seed(replace(an_instance("a"), key="order-a"))
+        mine = there.say(a_signal("a"))
+        stray = there.say(a_signal("b"))
+        there.say(replace(a_signal("c"), saga="nobodys"))
+        later = there.say(replace(a_signal("d"), look_at=after(60)))
+
+        with store.transaction() as tx:
+            new = tx.new_signals(NOON, MINE, 10)
+            of_another_version = tx.new_signals(NOON, [("create_order", 2)], 10)
+            tx.answer_signals([SignalAnswer(stray.id, Became.KEPT)], NOON)
+        with store.transaction() as tx:
+            after_that = tx.new_signals(after(60), MINE, 10)
+            one = tx.new_signals(after(60), MINE, 1)
+
+        assert new == [(mine.id, saga_id("a")), (stray.id, None)]
+        assert of_another_version == [(stray.id, None)]
+        assert after_that == [(mine.id, saga_id("a")), (later.id, None)]
+        assert one == after_that[:1]
+
+    def test_an_answer_to_a_signal_is_kept_and_never_changed(self, store: Store, there: Database) -> None:
+        one, two = there.say(a_signal("a", "1")), there.say(a_signal("a", "2"))
+
+        with store.transaction() as tx:
+            tx.answer_signals(
+                [SignalAnswer(one.id, Became.TAKEN), SignalAnswer(two.id, Became.TOO_LATE, "over")], after(1)
+            )
+        with store.transaction() as tx:
+            left = tx.open_signals([("create_order", "order-a")])
+            tx.answer_signals([SignalAnswer(one.id, Became.KEPT)], after(2))
+
+        assert left == []
+        assert there.signals() == [
+            replace(one, became=Became.TAKEN, look_at=None, handled_at=after(1)),
+            replace(two, became=Became.TOO_LATE, answer="over", look_at=None, handled_at=after(1)),
+        ]
+
+    def test_a_signal_that_could_not_be_decided_is_new_again_later(
+        self, store: Store, there: Database
+    ) -> None:
+        one = there.say(a_signal("a"))
+
+        with store.transaction() as tx:
+            tx.answer_signals([SignalAnswer(one.id, Became.STORED, "not yet", after(60))], NOON)
+
+        with store.transaction() as tx:
+            assert tx.new_signals(after(59), MINE, 10) == []
+            assert tx.new_signals(after(60), MINE, 10) == [(one.id, None)]
+
+    def test_what_is_rolled_back_answers_no_signal(self, store: Store, there: Database) -> None:
+        one = there.say(a_signal("a"))
+
+        with pytest.raises(Stop), store.transaction() as tx:
+            answer_and_stop(tx, one)
+
+        assert there.signals() == [one]
+
+    def test_old_signals_go_but_not_those_that_a_saga_may_take(self, store: Store, there: Database) -> None:
+        there.seed(replace(an_instance("a"), key="order-a"))
+        kept, stray = there.say(a_signal("a", "kept")), there.say(a_signal("b"))
+        taken = there.say(a_signal("a", "taken"))
+        young = there.say(replace(a_signal("c"), said_at=after(10)))
+        with store.transaction() as tx:
+            tx.answer_signals([SignalAnswer(taken.id, Became.TAKEN)], NOON)
+
+        gone = store.forget_signals(after(5))
+
+        assert gone == 2
+        assert stray not in there.signals()
+        assert there.signals() == [kept, young]
 
     # ---- instances ----------------------------------------------------------------------------------
 
@@ -262,6 +412,41 @@ class StoreContract(ReplayContract, ABC):
         there.seed(an_instance("a", due=None))
 
         assert store.next_due(MINE) is None
+
+    def test_a_look_ahead_tells_when_something_is_due_and_what_people_wait_for(
+        self, store: Store, there: Database
+    ) -> None:
+        assert store.ahead(MINE) == Ahead(due=None, acts=False, signals=False, replays=False)
+        there.seed(an_instance("mine", due=after(3)), an_instance("other", due=after(1), saga="refund"))
+        asked = there.add_act(an_act("mine"))
+        there.say(a_signal("mine"))
+        store.quarantine(messages(1)[0])
+
+        before = store.ahead(MINE)
+        with store.transaction() as tx:
+            tx.answer_act(asked.id, "done", refused=False, at=NOON)
+        there.ask_replay(1, "ada")
+        then = store.ahead(MINE)
+
+        assert before == Ahead(after(3), acts=True, signals=True, replays=False)
+        assert then == Ahead(after(3), acts=False, signals=True, replays=True)
+        assert store.ahead([]) == Ahead(None, acts=False, signals=True, replays=True)
+
+    def test_an_instance_whose_moment_was_moved_is_due_then(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("later", due=after(10)), an_instance("sooner", due=after(10)))
+        moved = {"later": after(20), "sooner": after(5), "again": after(30)}
+
+        write(
+            store, *(an_instance(name, due=moved[name], updated_at=after(1)) for name in ("later", "sooner"))
+        )
+        due = [ids_due(store, after(second)) for second in (4, 5, 19, 20)]
+        write(store, an_instance("later", due=moved["again"], updated_at=after(20)))
+
+        assert due == [[], [saga_id("sooner")], [saga_id("sooner")], [saga_id("sooner"), saga_id("later")]]
+        assert ids_due(store, after(29)) == [saga_id("sooner")]
+        write(store, an_instance("sooner", due=None, updated_at=after(29)))
+        assert ids_due(store, after(29)) == []
+        assert store.next_due(MINE) == after(30)
 
     def test_two_timekeepers_are_never_given_the_same_instance(self, store: Store, there: Database) -> None:
         there.seed(*(an_instance(str(n), due=after(n)) for n in range(4)))
@@ -446,6 +631,54 @@ class StoreContract(ReplayContract, ABC):
         with tx.savepoint() as session:
             there.work(session, "failed")
             raise Stop
+
+    def test_what_local_steps_did_in_the_session_that_they_share_commits_with_the_rows(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        with store.transaction() as tx:
+            with tx.sharing() as session:
+                there.work(session, "one")
+            with tx.sharing() as session:
+                there.work(session, "two")
+            tx.write([an_instance("a", revision=1)], [])
+
+        assert sorted(there.worked()) == ["one", "two"]
+        assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+    def test_nobody_can_tell_what_one_did_of_those_who_share_a_session(
+        self, store: Store, there: Database
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        def transaction() -> None:
+            with store.transaction() as tx:
+                tx.write([an_instance("a", revision=1)], [])
+                with tx.sharing() as session:
+                    there.work(session, "one")
+                with tx.sharing() as session:
+                    there.work(session, "two")
+                    raise Stop
+
+        with pytest.raises(Entangled):
+            transaction()
+
+        assert there.worked() == []
+        assert there.instance(saga_id("a")) == an_instance("a")
+
+    def test_a_failed_step_with_a_savepoint_leaves_alone_what_others_share(
+        self, store: Store, there: Database
+    ) -> None:
+        with store.transaction() as tx:
+            with tx.sharing() as session:
+                there.work(session, "before")
+            with pytest.raises(Stop):
+                self._fail(tx, there)
+            with tx.sharing() as session:
+                there.work(session, "next")
+
+        assert there.worked() == ["before", "next"]
 
     # ---- operators' acts ----------------------------------------------------------------------------
 
@@ -702,6 +935,111 @@ class SqlStoreContract(StoreContract):
 
         assert there.worked() == []
         assert there.instance(saga_id("a")) == an_instance("a", revision=1)
+
+    def test_what_another_process_wrote_is_seen_by_the_one_that_wrote_before(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"), an_instance("b"))
+        write(store, an_instance("a", revision=1), an_instance("b", revision=1))
+
+        write(self.store_in(there), an_instance("a", revision=2))
+
+        found = read(store, "a", "b")
+        assert [found[saga_id(name)].revision for name in "ab"] == [2, 1]
+
+    def test_what_a_person_changed_in_the_row_is_seen_by_the_one_that_wrote_before(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1, state={"n": 1}))
+
+        with there.engine.begin() as connection:
+            connection.execute(text("UPDATE saga_instance SET state = '{\"n\": 2}'"))
+
+        assert read(store, "a")[saga_id("a")].state == {"n": 2}
+
+    def test_what_was_rolled_back_is_not_remembered(self, store: Store, there: InSql) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1))
+
+        def fail() -> None:
+            with store.transaction() as tx:
+                tx.write([an_instance("a", revision=2)], [])
+                raise Stop
+
+        with pytest.raises(Stop):
+            fail()
+
+        assert read(store, "a")[saga_id("a")].revision == 1
+
+    @pytest.mark.parametrize("end", [Session.commit, Session.rollback, Session.close])
+    def test_whoever_ends_the_transaction_of_a_shared_session_may_have_ended_the_work_of_others(
+        self, store: Store, there: InSql, end: Callable[[Session], None]
+    ) -> None:
+        def transaction() -> None:
+            with store.transaction() as tx:
+                with tx.sharing() as session:
+                    session.add(Work(value="left in the session"))
+                with tx.sharing() as session:
+                    session.execute(text("SELECT 1"))
+                    end(session)
+
+        with pytest.raises(Entangled):
+            transaction()
+
+        assert there.worked() == []
+
+    def test_what_cannot_be_written_when_the_transaction_ends_is_nobodys_in_particular(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+
+        def transaction() -> None:
+            with store.transaction() as tx:
+                for _ in range(2):
+                    with tx.sharing() as session:
+                        session.add(Work(value="twice"))
+                tx.write([an_instance("a", revision=1)], [])
+
+        with pytest.raises(Entangled):
+            transaction()
+
+        assert there.worked() == []
+        assert there.instance(saga_id("a")) == an_instance("a")
+
+    def test_what_steps_changed_of_rows_they_found_by_key_is_written_together(
+        self, store: Store, there: InSql
+    ) -> None:
+        values = ["a", "b", "c"]
+        written: list[str] = []
+        with there.engine.begin() as connection:
+            connection.execute(insert(Work), [{"value": value} for value in values])
+        listen = partial(event.listens_for, there.engine, "before_cursor_execute")
+
+        with store.transaction() as tx:
+            listen()(lambda _c, _cursor, statement, *_: written.append(statement.partition(" ")[0]))
+            for value in values:
+                with tx.sharing() as session:
+                    session.get_one(Work, value).note = "seen"
+
+        assert written == ["SELECT", "SELECT", "SELECT", "UPDATE"]
+
+    def test_a_step_finds_by_key_what_another_has_left_to_be_written(
+        self, store: Store, there: InSql
+    ) -> None:
+        with store.transaction() as tx:
+            with tx.sharing() as session:
+                session.add_all([Work(value="new"), Work(value="old")])
+            with tx.sharing() as session:
+                found = session.get_one(Work, "new")
+                session.flush()
+                session.delete(session.get_one(Work, "old"))
+                found.value = "newer"
+            with tx.sharing() as session:
+                assert session.get(Work, "old") is None
+                assert session.get_one(Work, "newer") is found
+
+        assert there.worked() == ["newer"]
 
 
 class TestSqliteStore(SqlStoreContract):

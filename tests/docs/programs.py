@@ -97,6 +97,26 @@ def _pip(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def _python(arguments: Sequence[str]) -> str | None:
+    """A module of ours, with options that its package has."""
+    if arguments[:1] == ["-c"]:
+        compile(arguments[1], "-c", "exec")
+        return None
+    if arguments[:1] != ["-m"]:
+        return None  # a file that the page makes up
+    _, module, *rest = arguments
+    package = ROOT / module.partition(".")[0]
+    if not package.is_dir():
+        return _pip(rest) if module == "pip" else None
+    if not ROOT.joinpath(*module.split(".")).with_suffix(".py").exists():
+        return f"there is no module {module}"
+    declared = {
+        word for file in package.glob("*.py") for word in re.findall(r'"(--[a-z-]+)"', file.read_text())
+    }
+    unknown = {word for word in rest if word.startswith("--")} - declared
+    return f"{module} has no options {sorted(unknown)}" if unknown else None
+
+
 def _docker(arguments: Sequence[str]) -> str | None:
     words = list(arguments[1:])
     file = "docker-compose.yaml"
@@ -143,6 +163,7 @@ _PROGRAMS: Final[dict[str, Callable[[Sequence[str]], str | None]]] = {
     "celery": _celery,
     "make": _make,
     "pip": _pip,
+    "python": _python,
     "docker": _docker,
     "curl": _curl,
 }

@@ -101,7 +101,16 @@ def check(command: Command) -> None:
     "block",
     [
         block
-        for section in ("Looking", "Acting", "Quarantine", "Planning", "Checking", "Health")
+        for section in (
+            "Looking",
+            "Acting",
+            "Quarantine",
+            "Planning",
+            "Checking",
+            "Health",
+            "Archive",
+            "Cost",
+        )
         for block in shown(section)
     ],
     ids=str,

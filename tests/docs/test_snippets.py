@@ -43,6 +43,7 @@ EXECUTED: Final = {
     "docs/how-to/document-your-service.md": "tests/docs/test_documenting.py",
     "docs/how-to/keep-contracts-compatible.md": "tests/docs/test_contracts_page.py",
     "docs/reference/http-api.md": "tests/integration/test_http_api_docs.py",
+    "docs/reference/http-api-of-services.md": "tests/integration/test_http_api_of_services_docs.py",
 }
 """Pages, and the tests that execute all their blocks."""
 

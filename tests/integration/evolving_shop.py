@@ -39,7 +39,7 @@ from sagas_framework.core.events import OperatorActed, TimerFired
 from sagas_framework.core.instance import Phase
 from sagas_framework.errors import Unavailable
 from sagas_framework.orchestrator import Orchestrator
-from sagas_framework.saga import CommandStep
+from sagas_framework.steps import CommandStep
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.transport.envelope import WireMessage, from_wire, reply_received
 from sagas_framework.transport.publisher import Load, Receipt

@@ -40,9 +40,9 @@ from sagas_framework import (
 from sagas_framework.core.ids import operation_id
 from sagas_framework.core.instance import Phase
 from sagas_framework.storage.ports import ActRow
+from sagas_framework.transport.arrivals import wire_message
 from sagas_framework.transport.connecting import kombu_queue
 from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.worker.batches import wire_message
 from sagas_framework.worker.participating import ParticipantBeat
 from tests.integration.kitchen import (
     Cook,

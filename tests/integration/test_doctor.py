@@ -25,12 +25,14 @@ from kombu import Queue as KombuQueue
 from sagas_framework import (
     ConfigurationError,
     EmbeddedWorkers,
+    Event,
     Participant,
     Queue,
     QueueType,
     Sagas,
     SagasError,
     Service,
+    Subscriber,
     orchestrator_app,
     participant_app,
 )
@@ -48,6 +50,12 @@ from tests.servers import Missing, OwnRabbitmq, OwnRedis, PostgresServer, skip_o
 
 ROOT: Final = Path(__file__).parents[2]
 LOSES, WRONG, NOTE, UNKNOWN = Severity
+
+
+class Opened(Event, service=Service("doctored_door"), name="opened"):
+    """Something to subscribe to."""
+
+
 SERVICES: Final = ("order_service", "consumer_service", "restaurant_service", "accounting_service")
 STARTED: Final = Started(pool="solo", node="kitchen@box", processes=1, prefetch=1, time_limit=None)
 
@@ -201,6 +209,24 @@ def test_a_queue_of_another_type_is_found_by_both_sides_and_stays_as_it_is(
         assert f"Queue('{kitchen.queue.name}', QueueType.CLASSIC)" in finding.write
 
     declare(rabbitmq_url, kitchen.queue.name)  # refused, were it another now
+
+
+def test_the_queue_of_events_is_examined_with_those_of_the_same_workers(
+    rabbitmq_url: str, sqlite_url: str
+) -> None:
+    subscriber = Subscriber(Service("kitchen"), database=sqlite_url)
+    subscriber.subscribes(Opened)(lambda event, context: None)
+    participant = make_kitchen(sqlite_url, Handlers())
+    participant.upgrade()
+    app = participant_app(participant, broker=rabbitmq_url, subscriber=subscriber)
+    declare(rabbitmq_url, "kitchen.events", {"x-queue-type": "classic"})
+
+    examination = examine_broker(Installation("kitchen.worker", participant=participant, app=app))
+
+    [finding] = examination.findings
+    assert (finding.rule, finding.severity) == (Rule.QUEUE, LOSES)
+    assert finding.setting == "Subscriber(queue_type=...)"
+    assert "the queue kitchen.events has x-queue-type=classic" in finding.what
 
 
 def test_all_arguments_that_differ_are_told_at_once(rabbitmq_url: str, sqlite_url: str) -> None:

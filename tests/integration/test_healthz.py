@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from order_service.health import Healthz, Look
+from app_common.web.health import Healthz, Look
 from order_service.orchestrator import sagas
 from sagas_framework import Checkup, EmbeddedWorkers, health, orchestrator_app
 from tests.integration.shopfront import Client, beat, post, shopfront
@@ -188,7 +188,7 @@ def test_a_database_that_takes_the_question_and_never_answers_hangs_one_thread_a
     with shopfront(postgres_url, monkeypatch):
         beat("consumer", "timekeeper")
         app = Flask(__name__)
-        app.add_url_rule("/healthz", "healthz", view_func=Healthz(sagas, within=0.3))
+        app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_sagas(sagas, within=0.3))
         client = app.test_client()
         with sagas.engine.begin() as connection:
             connection.execute(text("LOCK TABLE saga_worker IN ACCESS EXCLUSIVE MODE"))
@@ -196,7 +196,7 @@ def test_a_database_that_takes_the_question_and_never_answers_hangs_one_thread_a
             hanging = [thread for thread in threading.enumerate() if thread.name == "healthz"]
         for thread in hanging:
             thread.join(30)
-        app.view_functions["healthz"] = Healthz(sagas)
+        app.view_functions["healthz"] = Healthz.of_sagas(sagas)
         after = client.get("/healthz")
 
     assert [answer.status_code for answer in answers] == [503, 503, 503]

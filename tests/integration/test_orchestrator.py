@@ -42,6 +42,22 @@ class NoteSaga(Saga[Note], name="note", version=1):
     write = step.local(write_note)
 
 
+class Pages(BaseModel):
+    number: int
+    lines: dict[str, Any] = {"page 1": []}
+
+
+def write_line(pages: Pages, session: Session) -> None:
+    """What is inside of a field of type Any is changed, not assigned."""
+    pages.lines["page 1"].append(pages.number)
+    if pages.number in trouble:
+        trouble[pages.number](session)
+
+
+class PagesSaga(Saga[Pages], name="pages", version=1):
+    write = Steps(Pages).local(write_line)
+
+
 def verify_nobody(note: Note) -> VerifyConsumer:
     return VerifyConsumer(consumer_id=[10, 20][note.number])
 
@@ -70,7 +86,11 @@ class Office:
     def __init__(self, url: str) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.sagas = Sagas(
-            "notes", url, sagas=[NoteSaga, LetterSaga], reply_queue=Queue("replies"), clock=lambda: self.now
+            "notes",
+            url,
+            sagas=[NoteSaga, LetterSaga, PagesSaga],
+            reply_queue=Queue("replies"),
+            clock=lambda: self.now,
         )
         self.sagas.upgrade()
         with self.sagas.engine.begin() as connection:
@@ -158,6 +178,33 @@ def test_a_local_step_that_raises_is_rolled_back_alone_and_turns_its_saga_back(o
     outcome = office.sagas.get(ids[1]).outcome
     assert outcome is not None
     assert (outcome.name, outcome.message, outcome.step) == ("ZeroDivisionError", "a bug", "write")
+
+
+def test_a_local_step_that_raises_has_changed_nothing_in_the_state(office: Office) -> None:
+    trouble[2] = our_own_bug
+    with Session(office.sagas.engine) as session, session.begin():
+        ids = [office.sagas.start(PagesSaga, Pages(number=n), session=session).id for n in (1, 2)]
+
+    office.orchestrator.fire_timers({})
+
+    assert office.statuses(ids) == [Status.COMPLETED, Status.COMPENSATED]
+    assert [office.sagas.get(saga_id).state["lines"] for saga_id in ids] == [{"page 1": [1]}, {"page 1": []}]
+
+
+def test_a_local_step_that_failed_has_a_session_of_its_own_the_next_time(office: Office) -> None:
+    ran: list[int] = []
+    trouble.update({number: lambda _session, number=number: ran.append(number) for number in (1, 3, 4, 6)})
+    trouble[2] = trouble[5] = our_own_bug
+    office.start(1, 2, 3)
+    office.orchestrator.fire_timers({})
+    ran.clear()
+    ids = office.start(4, 5, 6)
+
+    office.orchestrator.fire_timers({})
+
+    assert office.statuses(ids) == [Status.COMPLETED, Status.COMPENSATED, Status.COMPLETED]
+    assert sorted(ran) == [4, 6]  # nobody twice
+    assert office.notes() == [1, 3, 4, 6]
 
 
 def test_where_a_sagas_own_code_raised_is_in_the_log(

@@ -297,7 +297,7 @@ def test_a_saga_that_cannot_be_started_leaves_no_order_and_no_key(
         raise RuntimeError("no saga today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sagas, "start", broken)
+        patch.setattr(sagas, "start_many", broken)
         with pytest.raises(RuntimeError):
             place(NewOrder.model_validate(ORDER), "k-1")
     left = stored()
@@ -309,7 +309,7 @@ def test_a_saga_that_cannot_be_started_leaves_no_order_and_no_key(
 def test_who_waits_for_the_first_takes_the_order_when_the_first_fails(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, holding, asked = sagas.start, threading.Event(), threading.Event()
+    start, holding, asked = sagas.start_many, threading.Event(), threading.Event()
 
     def fails_once(*given: Any, **named: Any) -> Any:
         if not holding.is_set():
@@ -318,7 +318,7 @@ def test_who_waits_for_the_first_takes_the_order_when_the_first_fails(
             raise OperationalError("INSERT", {}, Exception("the disk is full"))
         return start(*given, **named)
 
-    monkeypatch.setattr(sagas, "start", fails_once)
+    monkeypatch.setattr(sagas, "start_many", fails_once)
     app = client.application
 
     def second() -> Any:

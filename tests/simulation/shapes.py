@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -143,6 +143,13 @@ def _charge() -> Any:
 
 def _ship() -> Any:
     return step.command(Ship, lambda state: Ship(order=state.order), retry=TWICE, timeout=MINUTE)
+
+
+def make(name: str, *, when: Callable[[Order], bool] | None = None) -> Any:
+    """The step of this name, for sagas declared elsewhere."""
+    made = {"reserve": _reserve, "hold": _hold, "charge": _charge, "ship": _ship}[name]()
+    made.when = when
+    return made
 
 
 class Comp(Saga[Order], name="comp", version=1):

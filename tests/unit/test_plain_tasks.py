@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from sagas_framework.errors import DefinitionError
 from sagas_framework.messages import Queue, QueueType, Service, WireProtocol
-from sagas_framework.saga import NOTHING_TO_UNDO, CommandStep, Definitions, Saga, Steps, undo_task
+from sagas_framework.saga import Definitions, Saga, Steps, undo_task
+from sagas_framework.steps import NOTHING_TO_UNDO, CommandStep
 
 
 class Order(BaseModel):

@@ -236,10 +236,10 @@ OUTSIDE: Final = {
 class Kitchen:
     """A participant's worker, as far as it serves one message."""
 
-    def __init__(self, database: str, *, outside: bool) -> None:
+    def __init__(self, database: str, *, outside: bool, batch: int | None = None) -> None:
         self.handlers = Handlers()
         self.participant = make_kitchen(database, self.handlers, outside=outside)
-        app: Any = participant_app(self.participant, broker="memory://points")
+        app: Any = participant_app(self.participant, broker="memory://points", batch=batch)
         self.server = app.participant_server
         self.saga = str(uuid4())
         self._replies = KombuPublisher("memory://points", [Queue(REPLIES, QueueType.CLASSIC)])
@@ -274,8 +274,8 @@ class Kitchen:
 def make(sqlite_urls: Callable[[], str]) -> Iterator[Callable[..., Kitchen]]:
     kitchens: list[Kitchen] = []
 
-    def make(*, outside: bool = False) -> Kitchen:
-        kitchens.append(Kitchen(sqlite_urls(), outside=outside))
+    def make(*, outside: bool = False, batch: int | None = None) -> Kitchen:
+        kitchens.append(Kitchen(sqlite_urls(), outside=outside, batch=batch))
         return kitchens[-1]
 
     yield make
@@ -312,6 +312,17 @@ def test_the_points_of_a_batch_come_once_whatever_its_size(make: Callable[..., K
     kitchen.serve_two()
 
     assert points == [*COMMANDS]
+
+
+def test_one_by_one_each_command_of_a_batch_comes_by_the_points_of_one(make: Callable[..., Kitchen]) -> None:
+    kitchen = make(batch=1)
+    points = noted()
+
+    kitchen.serve_two()
+
+    of_each = [Point.COMMAND_TAKEN, Point.COMMAND_HANDLED, Point.COMMAND_COMMITTED]
+    assert points == [*of_each, *of_each, Point.COMMAND_ANSWERED]
+    assert kitchen.left() == (2, RowState.DONE, 2)
 
 
 @pytest.mark.parametrize("point", OUTSIDE)

@@ -14,16 +14,8 @@ from sqlalchemy.orm import Session
 
 from sagas_framework.errors import DefinitionError, UnknownSaga
 from sagas_framework.messages import Command, Compensation, Reply, Service
-from sagas_framework.saga import (
-    DEFAULT_TIMEOUT,
-    NOTHING_TO_UNDO,
-    Definitions,
-    LocalStep,
-    Retry,
-    Saga,
-    SagaDefinition,
-    Steps,
-)
+from sagas_framework.saga import Definitions, Saga, SagaDefinition, Steps
+from sagas_framework.steps import DEFAULT_TIMEOUT, NOTHING_TO_UNDO, LocalStep, Retry
 
 kitchen = Service("kitchen")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from sagas_framework.core.events import Act
 from sagas_framework.core.why import QueueSeen
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.saga import Definitions
 from sagas_framework.storage.memory import MemoryDatabase, MemoryStore
+from sagas_framework.storage.ports import ActRow
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.transport.publisher import Load, Receipt
-from tests.unit.core.stories import NOON, CreateOrderSaga, seconds
+from tests.unit.core.stories import CREATE_ORDER, NOON, CreateOrderSaga, new_instance, seconds
 
 KITCHEN, BANK, REPLIES = "restaurant_service.commands", "accounting_service.commands", "order_service.replies"
 
@@ -25,6 +28,7 @@ class Broker:
         self.asked: list[str] = []
 
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
+        self.asked += [f"publish {message.queue}" for message in messages]
         return [Receipt.CONFIRMED for _ in messages]
 
     def load(self, queue: str) -> Load | None:
@@ -120,3 +124,33 @@ def test_a_queue_that_cannot_be_looked_at_counts_as_attended() -> None:
 
     assert clockwork.broker.asked[-1] == BANK
     assert not clockwork.orchestrator.horizons.unattended
+
+
+# ---- in which order ----------------------------------------------------------------------------------
+
+
+def test_a_saga_that_was_started_does_not_wait_until_the_queues_are_looked_at() -> None:
+    clockwork = Clockwork()
+    started = new_instance(CREATE_ORDER)
+    clockwork.database.instances[started.id] = started
+
+    clockwork.turn()
+
+    first, *others = clockwork.broker.asked
+    assert first.startswith("publish ")
+    assert others == [BANK, KITCHEN, REPLIES]
+
+
+def test_acts_do_not_wait_until_all_that_is_due_is_done() -> None:
+    clockwork = Clockwork()
+    for number in range(500):
+        started = replace(new_instance(CREATE_ORDER), id=f"saga-{number:03}", key=str(number))
+        clockwork.database.instances[started.id] = started
+    last = clockwork.database.instances["saga-499"]
+    clockwork.database.add_act(ActRow(0, last.id, Act.CANCEL, "ann", "too late", NOON))
+
+    clockwork.turn()
+
+    (act,) = clockwork.database.acts.values()
+    assert (act.handled_at, act.refused) == (NOON, False)
+    assert all(i.due_at is None or i.due_at > NOON for i in clockwork.database.instances.values())

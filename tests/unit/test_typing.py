@@ -14,11 +14,15 @@ from mypy import api
 ROOT = Path(__file__).parents[2]
 
 CONTRACTS = """
+from datetime import timedelta
+
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from sagas_framework.messages import Command, Compensation, Reply, Service
-from sagas_framework.saga import NOTHING_TO_UNDO, Saga, Steps
+from sagas_framework.messages import Command, Compensation, Reply, Service, Signal
+from sagas_framework.participant import Context, Later, Participant, Undo
+from sagas_framework.saga import Saga, Steps
+from sagas_framework.steps import NO_DEADLINE, NOTHING_TO_UNDO, on
 
 kitchen = Service("kitchen")
 
@@ -37,6 +41,12 @@ class Ring(Command[None], service=kitchen, name="ring"):
 class Unring(Compensation[Ring], service=kitchen, name="unring"):
     pass
 
+class Done(Signal, name="done"):
+    by: str
+
+class Ruined(Signal, name="ruined"):
+    pass
+
 class Dinner(BaseModel):
     dish: str = "soup"
 
@@ -44,6 +54,7 @@ class Lunch(BaseModel):
     noon: int = 12
 
 step = Steps(Dinner)
+context: Context
 """
 
 RIGHT = """
@@ -57,6 +68,9 @@ def rung(state: Dinner, reply: None) -> None: ...
 
 def lay_table(state: Dinner, session: Session) -> None: ...
 
+def take(state: Dinner, done: Done) -> None:
+    state.dish = done.by
+
 class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
     table = step.local(lay_table, compensation=lay_table)
     cooking = step.command(Cook, cook, on_success=remember, compensation=lambda s: ThrowAway(dish=s.dish))
@@ -64,6 +78,24 @@ class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
     ringing = step.command(Ring, lambda s: Ring(loudness=1), on_success=rung, pivot=True)
     last = step.local(lay_table)
 
+kitchen_worker = Participant(kitchen, database="sqlite://")
+
+@kitchen_worker.handles(Cook)
+def cook_now(command: Cook, context: Context) -> Cooked:
+    return Cooked(dish=command.dish)
+
+@kitchen_worker.handles(Cook, loads=lambda command: (Dinner, command.dish))
+def cook_later(command: Cook, context: Context) -> Later[Cooked]:
+    return lambda: Cooked(dish=command.dish)
+
+@kitchen_worker.handles(Ring)
+def ring(command: Ring, context: Context) -> None: ...
+
+@kitchen_worker.undoes(ThrowAway, loads=lambda command: (Dinner, command.dish))
+def throw_away(command: ThrowAway, undo: Undo[Cook]) -> None: ...
+
+reveal_type(cook_now(Cook(dish="soup"), context))  # note: Cooked
+reveal_type(cook_later(Cook(dish="soup"), context)())  # note: Cooked
 reveal_type(ServeDinner.cooking)  # note: CommandStep[Dinner]
 reveal_type(ServeDinner.table)  # note: LocalStep[Dinner]
 """
@@ -100,6 +132,19 @@ def unring(state: Dinner) -> Unring:
 step.command(Cook, cook, compensation=unring)  # error: arg-type
 step.command(Cook, cook, compensation=lambda s: ThrowAway(dish=s.plate))  # error: attr-defined
 """,
+    "what waits": """
+def take(state: Dinner, done: Done) -> None: ...
+def take_at_lunch(state: Lunch, done: Done) -> None: ...
+step.wait(on(Ruined, take), deadline=NO_DEADLINE)  # error: arg-type
+step.wait(on(Done, take_at_lunch), deadline=NO_DEADLINE)  # error: arg-type
+step.wait(on(Done, lambda s, d: print(d.plate)), deadline=NO_DEADLINE)  # error: attr-defined
+step.wait(on(Done, take))  # error: call-arg
+step.wait(on(Done, take), deadline=lambda s: s.plate)  # error: attr-defined
+step.wait(on(Done, take), deadline="noon")  # error: arg-type
+step.delay(until=lambda s: 7)  # error: arg-type return-value
+step.local(when=lambda s: s.plate)  # error: attr-defined
+Done(by=7)  # error: arg-type
+""",
     "hooks for another state": """
 def cook(state: Lunch) -> Cook:
     return Cook(dish="x")
@@ -109,6 +154,18 @@ step.command(Cook, cook, pivot=True)  # error: arg-type
 step.local(lay_table)  # error: arg-type
 step.local(sit_down)  # error: arg-type
 """,
+    "a handler that answers something else": """
+kitchen_worker = Participant(kitchen, database="sqlite://")
+@kitchen_worker.handles(Cook)  # error: arg-type
+def cook(command: Cook, context: Context) -> None: ...
+@kitchen_worker.handles(Ring)  # error: arg-type
+def ring(command: Ring, context: Context) -> Later[Cooked]:
+    return lambda: Cooked(dish="soup")
+@kitchen_worker.handles(Cook)  # error: arg-type
+def cook_too(command: Ring, context: Context) -> Cooked:
+    return Cooked(dish="soup")
+kitchen_worker.handles(Cook, loads=lambda command: (Dinner, command.plate))  # error: attr-defined
+""",
     "the step of another saga": """
 class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
     cooking = step.command(Cook, lambda s: Cook(dish=s.dish), pivot=True)
@@ -116,6 +173,26 @@ class ServeLunch(Saga[Lunch], name="serve_lunch", version=1):
     cooking = step.command(Cook, lambda s: Cook(dish=s.dish), pivot=True)
 ServeDinner.cooking
 ServeLunch.cooking  # error: arg-type
+""",
+    "a subscriber of another event": """
+from sagas_framework import Event, EventContext, Subscriber
+
+class Served(Event, service=kitchen, name="served"):
+    dish: str
+
+class Burnt(Event, service=kitchen, name="burnt"):
+    dish: str
+
+subscriber = Subscriber(kitchen, database="sqlite://")
+
+@subscriber.subscribes(Served)
+def right(event: Served, context: EventContext) -> None: ...
+
+@subscriber.subscribes(Served)  # error: arg-type
+def wrong(event: Burnt, context: EventContext) -> None: ...
+
+@subscriber.subscribes(Cook)  # error: type-var
+def no_event(event: Cook, context: EventContext) -> None: ...
 """,
 }
 
@@ -143,8 +220,9 @@ def test_a_right_declaration_has_no_error_and_its_steps_know_their_state(tmp_pat
     errors, said = check(tmp_path, RIGHT)
 
     assert errors == set(), said
-    assert 'Revealed type is "sagas_framework.saga.CommandStep[typing_cases.Dinner]"' in said
-    assert 'Revealed type is "sagas_framework.saga.LocalStep[typing_cases.Dinner]"' in said
+    assert 'Revealed type is "sagas_framework.steps.CommandStep[typing_cases.Dinner]"' in said
+    assert said.count('Revealed type is "typing_cases.Cooked"') == 2
+    assert 'Revealed type is "sagas_framework.steps.LocalStep[typing_cases.Dinner]"' in said
 
 
 @pytest.mark.parametrize("case", WRONG)

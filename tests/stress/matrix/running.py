@@ -24,7 +24,7 @@ from sagas_framework.core.events import Act
 from sagas_framework.participant import quarantined
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.storage.sql import ask_replay, insert_acts, insert_quarantined, nudge
-from sagas_framework.worker.batches import wire_message
+from sagas_framework.transport.arrivals import wire_message
 from tests.servers import OwnPostgres, OwnRabbitmq
 from tests.stress.fleet import PARTICIPANTS, REPLIES, Fleet
 from tests.stress.matrix import saboteur
@@ -461,7 +461,7 @@ class Column:
         self._ask_again()
         queues = (REPLIES, *(f"{service}.commands" for service in PARTICIPANTS))
         left = (
-            *self.fleet.query(ORCHESTRATOR, "SELECT id FROM saga_signal WHERE handled_at IS NULL"),
+            *self.fleet.query(ORCHESTRATOR, "SELECT id FROM saga_act WHERE handled_at IS NULL"),
             *self.fleet.query(KITCHEN, "SELECT id FROM saga_quarantine WHERE replay IS NOT NULL"),
         )
         return not left and all(self._waiting(queue) == 0 for queue in queues)

@@ -19,14 +19,17 @@ import yaml
 from app_common.docs_sites import RENDERER
 from app_common.local import RESTAURANT_TIMEOUT, STOP_WITHIN
 from app_common.migrate import DEFAULT_DATABASE
-from app_common.running import ORCHESTRATOR, PARTICIPANTS, SERVICES, commands
+from app_common.running import ORCHESTRATOR, PAGED, PARTICIPANTS, SERVICES, commands, web_name
 from app_common.settings import (
     DEFAULT_BROKER,
     demo_data,
     docs_port_variable,
     docs_ports,
-    order_service_port,
+    low_stock,
+    operators,
+    page_ports,
     page_settings,
+    port_variable,
     service_settings,
     step_timeouts,
 )
@@ -35,9 +38,15 @@ HERE: Final = Path(__file__).parents[3]
 BOTH: Final = ("docker-compose.yaml", "docker-compose.local.yaml")
 VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 SERVERS: Final = ("rabbitmq", "postgres", "redis")
-PORT: Final = order_service_port({})
+PORTS: Final = page_ports({})
+PORT: Final = PORTS[ORCHESTRATOR]
 DOCS_PORTS: Final = docs_ports(SERVICES, {})
-OFF_BY_DEFAULT: Final = {"COMMAND_BATCH", "ORDER_SERVICE_OPERATORS", "ORDER_SERVICE_SECRET_KEY"}
+OFF_BY_DEFAULT: Final = {
+    "COMMAND_BATCH",
+    "OPERATOR_TOKENS",
+    "ORDER_SERVICE_OPERATORS",
+    "ORDER_SERVICE_SECRET_KEY",
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def filled_in(text: str) -> str:
 
 
 WHOLE: Final = services("docker-compose.yaml")
-PROCESSES: Final = commands("0.0.0.0", PORT)  # in a container, everybody outside is another host
+PROCESSES: Final = commands("0.0.0.0", PORTS)  # in a container, everybody outside is another host
 APPLICATION: Final = (*PROCESSES, "migrate")
 EVERY: Final = [(file, name) for file in BOTH for name in services(file)]
 
@@ -194,9 +203,10 @@ def test_every_variable_is_one_that_the_settings_read(name: str) -> None:
     environment = Noting()
     service_settings(ORCHESTRATOR, environment)
     step_timeouts(environment)
-    order_service_port(environment)
     docs_ports(SERVICES, environment)
     demo_data(environment)
+    low_stock(environment)
+    operators(environment)
     page_settings(environment)
 
     assert set(WHOLE[name]["environment"]) <= environment.asked
@@ -223,32 +233,29 @@ def test_only_pages_are_published_and_only_on_this_machine() -> None:
     published = {name: one["ports"] for name, one in WHOLE.items() if "ports" in one}
 
     assert {name: [filled_in(port) for port in ports] for name, ports in published.items()} == {
-        "web": [f"127.0.0.1:{PORT}:{PORT}"],
+        **{web_name(service): [f"127.0.0.1:{port}:{port}"] for service, port in PORTS.items()},
         "docs": [f"127.0.0.1:{port}:{port}" for port in DOCS_PORTS.values()],
     }
-    assert VARIABLE.findall(published["web"][0]) == [("ORDER_SERVICE_PORT", str(PORT))]
+    for service, port in PORTS.items():
+        assert VARIABLE.findall(published[web_name(service)][0]) == [(port_variable(service), str(port))]
 
 
 def test_pages_find_each_other_where_they_are_published() -> None:
-    ports = {
-        "order_service": 9000,
-        "consumer_service": 9001,
-        "restaurant_service": 9002,
-        "accounting_service": 9003,
-    }
-    chosen = {"ORDER_SERVICE_PORT": "5555"} | {
-        docs_port_variable(name): str(port) for name, port in ports.items()
+    ports = {service: 9000 + number for number, service in enumerate(SERVICES)}
+    pages = {service: 5500 + number for number, service in enumerate(PAGED)}
+    chosen = {docs_port_variable(name): str(port) for name, port in ports.items()} | {
+        port_variable(name): str(port) for name, port in pages.items()
     }
     read_there = {
         name: {
             key: VARIABLE.sub(lambda found: chosen.get(found[1], found[2]), value)
             for key, value in given.items()
         }
-        for name, given in ((name, WHOLE[name]["environment"]) for name in ("web", "docs"))
+        for name, given in ((name, WHOLE[name]["environment"]) for name in (*map(web_name, PAGED), "docs"))
     }
 
     for environment in read_there.values():
-        assert order_service_port(environment) == 5555
+        assert page_ports(environment) == pages
         assert docs_ports(SERVICES, environment) == ports
 
 
@@ -278,7 +285,7 @@ def test_nothing_starts_before_what_it_needs() -> None:
 
     assert {name: one["depends_on"] for name, one in WHOLE.items() if "depends_on" in one} == {
         "migrate": {"postgres": healthy},
-        "web": {"migrate": done},
+        **{web_name(service): {"migrate": done} for service in PAGED},
         "order": broker | {"redis": healthy},
         **{service.removesuffix("_service"): broker for service in PARTICIPANTS},
     }

@@ -28,6 +28,9 @@ def test_the_documents_fit_together() -> None:
         "Consumer service",
         "Restaurant service",
         "Accounting service",
+        "Inventory service",
+        "Delivery service",
+        "Notification service",
     ]
     assert check_together(documents) == []
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sagas_framework import Command, DefinitionError, Queue, QueueType, Saga, Sagas, Service
-from sagas_framework.asyncapi import check_document, check_together
+from sagas_framework import Command, DefinitionError, Participant, Queue, QueueType, Saga, Sagas, Service
+from sagas_framework.asyncapi import Contact, License, Specification, check_document, check_together
 from tests.unit.asyncapi.shop import (
     Dinner,
     Leftovers,
@@ -244,3 +244,21 @@ def test_the_reply_queue_may_be_classic() -> None:
     channel = specify("shop", sends=sagas).document["channels"]["kitchen.cook.replies"]
 
     assert channel["bindings"]["amqp"]["x-queue-arguments"] == {}
+
+
+def test_a_service_that_is_asked_for_nothing_has_a_sound_document() -> None:
+    participant = Participant(Service("listening"), database="sqlite://")
+
+    told = Specification(
+        "listening",
+        title="Listening",
+        version="1.0.0",
+        description="Is told things, and asked for none.",
+        contact=Contact("Team", "https://example.com", "team@example.com"),
+        license=License("MIT", "https://opensource.org/license/mit"),
+        broker="amqp://localhost//",
+        receives=participant,
+    ).document
+
+    assert check_document(told) == []
+    assert told["operations"] == told["channels"] == {}

@@ -65,7 +65,7 @@ def test_the_info_is_what_was_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "describes nothing: give it receives=participant, sends=sagas, or both"),
+        ({}, "describes nothing: give it receives=participant, sends=sagas, subscribes="),
         ({"receives": make_kitchen()}, "was given receives= of kitchen: each service has its own"),
         ({"sends": make_sagas((Snack,), "other")}, "was given sends= of other: each service has its own"),
         ({"sends": make_sagas((Snack,)), "version": "1.0"}, "has the version '1.0': write it like 1.0.0"),

@@ -11,7 +11,8 @@ from sagas_framework.check.walk import walk
 from sagas_framework.core.events import Act, Outgoing
 from sagas_framework.core.ids import Kind, operation_id
 from sagas_framework.core.instance import Phase, Status
-from sagas_framework.saga import CommandStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import CommandStep
 from tests.unit.core.stories import CREATE_ORDER, REPLIES, SAGA_ID, DeliverOrderSaga, Run
 
 Ending = tuple[Status, tuple[str, ...], tuple[str, ...]]

@@ -100,7 +100,7 @@ def test_an_attribute_of_another_kind_is_refused(shop: Shop) -> None:
 def test_a_module_with_nothing_in_it_says_what_to_name(folder: Path) -> None:
     (folder / "empty.py").write_text("number = 1\n")
 
-    with pytest.raises(NotFound, match=r"empty has no Sagas and no Participant.*Name the module of a worker"):
+    with pytest.raises(NotFound, match=r"empty has no Sagas, no Participant.*Name the module of a worker"):
         find("empty")
 
 

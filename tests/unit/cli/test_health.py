@@ -137,7 +137,18 @@ def test_health_as_json_has_one_shape(shop: Shop) -> None:
     assert set(told) == {"healthy", "services"}
     (service,) = told["services"]
     assert set(service) == {
-        *("service", "kind", "healthy", "reasons", "warnings", "database", "sagas", "quarantine", "loops")
+        *(
+            "service",
+            "kind",
+            "healthy",
+            "reasons",
+            "warnings",
+            "database",
+            "sagas",
+            "quarantine",
+            "outbox",
+            "loops",
+        )
     }
     assert service["database"] == {
         "address": "sqlite:///orders.sqlite3",

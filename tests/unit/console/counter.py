@@ -22,7 +22,8 @@ from sagas_framework.core.events import ReplyReceived
 from sagas_framework.core.events import Result as Answer
 from sagas_framework.core.instance import SagaInstance
 from sagas_framework.messages import Command, Message, Reply, Service
-from sagas_framework.saga import NOTHING_TO_UNDO, Saga, Steps
+from sagas_framework.saga import Saga, Steps
+from sagas_framework.steps import NOTHING_TO_UNDO
 from tests.unit.cli.shop import Shop, orchestrator_of
 from tests.unit.core.stories import NOON, REPLIES, CreateOrderSaga, DeliverOrderSaga, OrderState, error_of
 from tests.unit.core.test_without_inbox import ANSWERS, BakerySaga

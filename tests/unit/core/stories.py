@@ -27,6 +27,7 @@ from sagas_framework.core.events import (
     Recorded,
     ReplyReceived,
     Result,
+    SignalReceived,
     Started,
     TimerFired,
 )
@@ -34,7 +35,8 @@ from sagas_framework.core.ids import Kind, message_id
 from sagas_framework.core.instance import Flight, Outcome, Phase, SagaInstance, Status, StepRecord
 from sagas_framework.errors import Failure
 from sagas_framework.messages import Command, Compensation, Reply, Service, settle_task
-from sagas_framework.saga import NOTHING_TO_UNDO, CommandStep, LocalStep, Retry, Saga, SagaDefinition, Steps
+from sagas_framework.saga import Saga, SagaDefinition, Steps
+from sagas_framework.steps import NOTHING_TO_UNDO, CommandStep, LocalStep, Retry
 
 SAGA_ID: Final = "01890a5d-ac96-774b-bcce-b302099a8057"
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -248,6 +250,7 @@ REPLIES: Final[Mapping[str, dict[str, Any] | None]] = {
     "start_delivery": {"courier": "Ann"},
     "first_ticket": {"ticket_id": 7},
     "second_ticket": {"ticket_id": 8},
+    "ticket": {"ticket_id": 7},
 }
 
 
@@ -354,6 +357,7 @@ class Run:
             first.answer,
             first.refused,
             first.ignored,
+            first.too_late,
             first.answered,
         )
         return self.decision
@@ -463,6 +467,19 @@ class Run:
     ) -> Decision:
         return self.happens(
             OperatorActed(SAGA_ID, self.now, act, "ann", "I know why", revision, step, reply, force)
+        )
+
+    def signal(
+        self, name: str, payload: Mapping[str, Any] | None = None, *, said_at: datetime | None = None
+    ) -> Decision:
+        """Somebody outside says something, stored now unless another moment is given."""
+        return self.happens(SignalReceived(SAGA_ID, self.now, 1, name, payload or {}, said_at or self.now))
+
+    def reschedules(self, step: str | None, until: datetime) -> Decision:
+        return self.happens(
+            OperatorActed(
+                SAGA_ID, self.now, Act.RESCHEDULE, "ann", "I know why", None, step, None, until=until
+            )
         )
 
     def repair(self) -> None:

@@ -31,7 +31,8 @@ from sagas_framework.core.events import (
 from sagas_framework.core.ids import Kind, operation_id
 from sagas_framework.core.inbox import INBOX_ROW_MISSING, WITHDRAWN
 from sagas_framework.core.instance import Phase, SagaInstance, Status
-from sagas_framework.saga import NOTHING_TO_UNDO, Saga, SagaDefinition, Steps
+from sagas_framework.saga import Saga, SagaDefinition, Steps
+from sagas_framework.steps import NOTHING_TO_UNDO
 from tests.unit.core.stories import (
     CREATE_ORDER,
     DELIVER_ORDER,

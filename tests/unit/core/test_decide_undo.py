@@ -10,7 +10,8 @@ from sagas_framework.core.events import Act, Policy, Result
 from sagas_framework.core.ids import Kind, message_id, operation_id
 from sagas_framework.core.inbox import INBOX_ROW_MISSING
 from sagas_framework.core.instance import OutcomeKind, Phase, Status
-from sagas_framework.saga import NOTHING_TO_UNDO, Saga
+from sagas_framework.saga import Saga
+from sagas_framework.steps import NOTHING_TO_UNDO
 from tests.unit.core.stories import (
     SAGA_ID,
     CreateTicket,

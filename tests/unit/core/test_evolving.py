@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
-from sagas_framework import NOTHING_TO_UNDO, Migration, Saga, Status, Steps
+from sagas_framework import NO_DEADLINE, NOTHING_TO_UNDO, Migration, Saga, Signal, Status, Steps, on
 from sagas_framework.core.decide import decide
 from sagas_framework.core.events import Act, Recorded, Result, Started
 from sagas_framework.core.evolving import (
@@ -31,7 +31,8 @@ from sagas_framework.core.instance import Cause, Phase, StepRecord, Waiting
 from sagas_framework.core.telling import Effect, effect
 from sagas_framework.core.why import why
 from sagas_framework.messages import Command, Compensation, Service
-from sagas_framework.saga import CommandStep, LocalStep, SagaDefinition
+from sagas_framework.saga import SagaDefinition
+from sagas_framework.steps import AnyStep, CommandStep
 from tests.unit.core.stories import (
     DELIVER_ORDER,
     NOON,
@@ -61,7 +62,7 @@ from tests.unit.core.stories import (
     verify,
 )
 
-AnyStep = LocalStep[Any] | CommandStep[Any]
+AnyStep = AnyStep
 TICKET, CARD, PIVOT, DELIVERY = (
     "create_restaurant_ticket",
     "authorize_card",
@@ -335,7 +336,9 @@ def test_a_saga_that_turned_back_needs_no_added_step() -> None:
 def test_an_added_step_is_declared() -> None:
     steps = as_before()
     ahead = {**{n: steps[n] for n in list(steps)[:7]}, "check_fraud": check_fraud()}
-    ahead["check_fraud"].compensation = None
+    made = ahead["check_fraud"]
+    assert isinstance(made, CommandStep)
+    made.compensation = None
     saga = version_2({**ahead, "approve_order": steps["approve_order"]})
 
     assert lacks(Run(DELIVER_ORDER).until(CARD), saga) == (
@@ -891,3 +894,55 @@ def test_equal_arguments_give_equal_decisions_after_a_move() -> None:
     assert decide(saga, run.instance, Started(SAGA_ID, NOON)) == decide(
         saga, run.instance, Started(SAGA_ID, NOON)
     )
+
+
+# ---- what waits -----------------------------------------------------------------------------------
+
+
+class Said(Signal, name="said"):
+    pass
+
+
+class Unsaid(Signal, name="unsaid"):
+    pass
+
+
+def waiting_versions(was: Any, now: Any) -> tuple[Run, SagaDefinition]:
+    """A run that waits in version 1, and version 2."""
+
+    class First(Saga[OrderState], name="waits", version=1):
+        wait = was
+        done = step.local(mark_order_approved)
+
+    class Second(Saga[OrderState], name="waits", version=2, migrations=[Migration(from_version=1)]):
+        wait = now
+        done = step.local(mark_order_approved)
+
+    return Run(First.definition).start(), Second.definition
+
+
+def test_one_that_waits_is_moved_and_waits_on_with_its_deadline() -> None:
+    run, saga = waiting_versions(
+        step.wait(on(Said), deadline=timedelta(hours=1)), step.wait(on(Said), deadline=timedelta(hours=9))
+    )
+
+    after = move(run, saga, outline(run.saga)).after
+
+    assert after is not None
+    assert after.steps["wait"].deadline == run.step("wait").deadline
+    assert after.waiting == run.instance.waiting
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (lambda: step.wait(on(Unsaid), deadline=NO_DEADLINE), "is a wait for unsaid in version 2"),
+        (lambda: step.delay(until=timedelta(hours=1)), "is a delay in version 2"),
+        (lambda: step.end(when=lambda s: True, because="so"), "is an early end in version 2"),
+    ],
+)
+def test_one_that_waits_for_something_else_is_not_moved(now: Any, told: str) -> None:
+    run, saga = waiting_versions(step.wait(on(Said), deadline=timedelta(hours=1)), now())
+
+    (missing,) = move(run, saga, outline(run.saga)).missing
+    assert told in missing

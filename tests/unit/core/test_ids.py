@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID, uuid5
 
+from hypothesis import given
+from hypothesis.strategies import text, uuids
+
 from sagas_framework.core.ids import Kind, message_id, operation_id
 from tests.unit.core.stories import SAGA_ID
 
@@ -37,3 +40,8 @@ def test_ids_are_what_former_releases_derived() -> None:
     """A running saga's answers would match nothing if these changed."""
     assert operation_id(SAGA_ID, "authorize_card") == "5fe7081a-dddd-569e-ad91-bc7af9f1b729"
     assert message_id(SAGA_ID, "authorize_card", Kind.UNDO, 2) == "2198ee8d-cf1c-5c72-acd8-2b21a481733a"
+
+
+@given(space=uuids(), name=text())
+def test_ids_are_those_of_rfc_9562(space: UUID, name: str) -> None:
+    assert operation_id(str(space), name) == str(uuid5(space, name))

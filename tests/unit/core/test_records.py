@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, dataclass
+from typing import Any
 
 import pytest
 
 from sagas_framework.core import events, inbox, instance
-from sagas_framework.core.records import replace
+from sagas_framework.core.records import copied, made_of, replace
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,31 @@ def test_the_records_of_the_core_keep_their_fields_where_they_are_copied_from(mo
 
     assert records
     assert not [kind for kind in records if "__slots__" in vars(kind)]
+
+
+def test_a_record_can_be_made_of_the_values_of_its_fields() -> None:
+    assert made_of(Order, {"number": 1, "city": "Bruges"}) == Order(1, "Bruges")
+
+
+def test_copied_json_shares_nothing_that_could_be_changed() -> None:
+    value: dict[str, Any] = {
+        "list": [1, {"deep": ["x"]}],
+        "dict": {"a": None},
+        "set": {1},
+        "text": "é",
+        "number": 1.5,
+    }
+
+    made = copied(value)
+
+    assert made == value
+    made["list"][1]["deep"].append("y")
+    made["dict"]["a"] = 1
+    made["set"].add(2)
+    assert value == {
+        "list": [1, {"deep": ["x"]}],
+        "dict": {"a": None},
+        "set": {1},
+        "text": "é",
+        "number": 1.5,
+    }

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from sagas_framework.core.decide import decide
 from sagas_framework.core.events import Act, Confirmed, OperatorActed, Result
@@ -18,7 +19,8 @@ from sagas_framework.core.options import options
 from sagas_framework.core.telling import Effect, effect
 from sagas_framework.core.why import why
 from sagas_framework.messages import Command, Compensation, Reply, Service
-from sagas_framework.saga import NOTHING_TO_UNDO, Saga, SagaDefinition, Steps, undo_task
+from sagas_framework.saga import Saga, SagaDefinition, Steps, undo_task
+from sagas_framework.steps import NOTHING_TO_UNDO
 from tests.unit.core.stories import (
     SAGA_ID,
     CreateTicket,
@@ -321,6 +323,33 @@ def test_a_plain_tasks_result_may_be_any_json(result: Any) -> None:
 
     assert run.step("thank").reply == result
     assert run.status is Status.COMPLETED
+
+
+class Receipt(BaseModel):
+    number: str = ""
+
+
+def take_apart(receipt: Receipt, result: Any) -> None:
+    receipt.number = result.pop("number")
+
+
+class ReceiptSaga(Saga[Receipt], name="receipt", version=1):
+    pay = Steps(Receipt).task(
+        "till.take_payment", lambda receipt: {}, on_success=take_apart, compensation=NOTHING_TO_UNDO
+    )
+
+
+def test_an_answer_that_is_decided_again_is_the_same() -> None:
+    """As when a batch could not be committed; a hook may have changed what it was given."""
+    answer = {"number": "p-1"}
+    first, second = Run(ReceiptSaga.definition).start(), Run(ReceiptSaga.definition).start()
+
+    first.succeeds(payload=answer)
+    second.succeeds(payload=answer)
+
+    assert first.instance == second.instance
+    assert first.step("pay").reply == {"number": "p-1"}
+    assert first.instance.state == {"number": "p-1"}
 
 
 def test_a_result_that_on_success_cannot_take_is_refused_and_changes_nothing() -> None:

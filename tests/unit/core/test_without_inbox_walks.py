@@ -30,7 +30,8 @@ from sagas_framework.core.options import Option, options
 from sagas_framework.core.telling import Effect, effect
 from sagas_framework.core.why import why
 from sagas_framework.messages import Command, Compensation, Reply, Service
-from sagas_framework.saga import NOTHING_TO_UNDO, CommandStep, Saga, SagaDefinition, Steps, undo_task
+from sagas_framework.saga import Saga, SagaDefinition, Steps, undo_task
+from sagas_framework.steps import NOTHING_TO_UNDO, CommandStep
 from tests.unit.core.stories import (
     SAGA_ID,
     CreateTicket,

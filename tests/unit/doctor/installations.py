@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-from sagas_framework import Participant, Policy, Queue, Sagas, orchestrator_app, participant_app
+from sagas_framework import Participant, Policy, Queue, Retention, Sagas, orchestrator_app, participant_app
 from sagas_framework.doctor.findings import Finding, Rule, Severity
 from sagas_framework.doctor.installation import Installation, Started
+from sagas_framework.retention import KEEP
 from tests.unit.core.stories import (
     CreateOrderSaga,
     CreateTicket,
@@ -25,6 +26,7 @@ def orchestrator(
     broker: str = BROKER,
     *,
     policy: Policy | None = None,
+    retention: Retention = KEEP,
     result_backend: str | None = None,
     sagas: Iterable[Any] = (CreateOrderSaga, DeliverOrderSaga),
     database: str = "sqlite://",
@@ -39,6 +41,7 @@ def orchestrator(
         sagas=sagas,
         reply_queue=Queue("order_service.replies"),
         policy=policy or Policy(),
+        retention=retention,
     )
     app = orchestrator_app(side, broker=broker, result_backend=result_backend)
     app.conf.update(settings)

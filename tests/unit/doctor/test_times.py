@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sagas_framework import Policy, Saga, Steps
+from sagas_framework import Policy, Retention, Saga, Steps
 from sagas_framework.doctor.findings import Rule, Severity
 from sagas_framework.doctor.installation import Started
 from sagas_framework.doctor.times import hard_limits, time_rules
@@ -156,3 +156,13 @@ def test_a_step_that_may_take_longer_than_it_is_sent_for_is_found() -> None:
     assert (Rule.RETENTION, WRONG) in found(orchestrator(sagas=[SlowSaga], policy=policy), Rule.RETENTION)
     longer = replace(policy, inbox_retention=timedelta(days=1, hours=3))
     assert (Rule.RETENTION, WRONG) not in found(orchestrator(sagas=[SlowSaga], policy=longer), Rule.RETENTION)
+
+
+def test_sagas_that_go_while_their_messages_live_are_a_note() -> None:
+    short = orchestrator(retention=Retention(timedelta(hours=1), archive=False))
+    long = orchestrator(retention=Retention(timedelta(days=2), archive=False))
+
+    (note,) = [f for f in time_rules(short) if f.severity is NOTE]
+    assert "create_order" in note.what
+    assert [f for f in time_rules(long) if f.severity is NOTE] == []
+    assert [f for f in time_rules(orchestrator()) if f.severity is NOTE] == []

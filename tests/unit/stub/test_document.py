@@ -63,6 +63,21 @@ def test_our_own_document_says_which_is_a_compensation_and_nothing_of_settling(t
     }
 
 
+def test_events_that_the_service_subscribes_to_are_answered_by_nobody_and_so_by_no_stub() -> None:
+    with_events = shop()
+    with_events["channels"]["mill.ground"] = {
+        "address": "mill.ground",
+        "messages": {"mill.ground": message(NOTHING)},
+        "bindings": {"amqp": {"is": "routingKey", "exchange": {"name": "events", "type": "topic"}}},
+    }
+    with_events["operations"]["receive_mill.ground"] = {
+        "action": "receive",
+        "channel": {"$ref": "#/channels/mill.ground"},
+    }
+
+    assert [taken.task for taken in read(with_events).taken] == [taken.task for taken in read(shop()).taken]
+
+
 def test_json_is_read_like_yaml(tmp_path: Path) -> None:
     file = tmp_path / "restaurant.json"
     file.write_text(specification.json())

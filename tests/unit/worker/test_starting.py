@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from celery.exceptions import WorkerShutdown
@@ -12,7 +15,15 @@ from celery.worker import state
 
 from sagas_framework import ConfigurationError, DefinitionError
 from sagas_framework.storage.database import Database
-from sagas_framework.worker.starting import Away, Need, broker_need, database_need, or_exit, wait_for
+from sagas_framework.worker.starting import (
+    Away,
+    Need,
+    broker_need,
+    collect_seldom,
+    database_need,
+    or_exit,
+    wait_for,
+)
 
 
 class Server:
@@ -144,3 +155,32 @@ def test_a_password_in_an_addresss_query_is_not_told() -> None:
         need.attempt()
 
     assert "secret" not in str(away.value) + need.name
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The collector as it is in a new process; afterwards as it was."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+def test_a_worker_of_its_own_leaves_what_was_imported_out_of_collections() -> None:
+    before = gc.get_threshold()
+
+    collect_seldom(SimpleNamespace(app=SimpleNamespace()))
+
+    assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() > before
+
+
+@pytest.mark.usefixtures("collector")
+def test_a_process_with_something_else_in_it_collects_as_before() -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+
+    collect_seldom(SimpleNamespace(app=SimpleNamespace(saga_stopping=threading.Event())))
+
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before

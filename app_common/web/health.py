@@ -1,4 +1,4 @@
-"""``GET /healthz``: whether orders are taken and carried out, answered within seconds whatever hangs."""
+"""``GET /healthz``: whether a service does its work, answered within seconds whatever hangs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flask import Response, jsonify
 
-from sagas_framework import Checkup, Sagas, check_orchestrator
+from sagas_framework import Checkup, Participant, Sagas, check_orchestrator, check_participant
 
 logger = logging.getLogger(__name__)
 
@@ -71,31 +71,56 @@ class Look:
 
 
 class Healthz:
-    """The view. 200 if all is well, 503 with the reasons if not; see ``saga health``."""
+    """The view. 200 if all is well, 503 with the reasons if not; see ``saga health``.
 
-    def __init__(self, sagas: Sagas, *, within: float = ANSWER_WITHIN) -> None:
-        self._sagas = sagas
+    Args:
+        blank: a checkup with nothing found yet.
+        look: what finds it; it may take for ever.
+    """
+
+    def __init__(
+        self, blank: Callable[[], Checkup], look: Callable[[], Checkup], *, within: float = ANSWER_WITHIN
+    ) -> None:
+        self._blank = blank
         self._within = within
-        self._look = Look(lambda: check_orchestrator(sagas), within=within)
+        self._look = Look(look, within=within)
+
+    @classmethod
+    def of_sagas(cls, sagas: Sagas, *, within: float = ANSWER_WITHIN) -> Healthz:
+        """Of an orchestrator."""
+        return cls(
+            lambda: Checkup(sagas.service, "orchestrator", str(sagas.database)),
+            lambda: check_orchestrator(sagas),
+            within=within,
+        )
+
+    @classmethod
+    def of_participant(cls, participant: Participant, *, within: float = ANSWER_WITHIN) -> Healthz:
+        """Of a participant."""
+        return cls(
+            lambda: Checkup(participant.service.name, "participant", str(participant.database)),
+            lambda: check_participant(participant),
+            within=within,
+        )
 
     def __call__(self) -> Response:
+        checkup = self._blank()
         body: dict[str, Any]
         try:
             body = told(self._look())
         except TimeoutError:
-            body = self._blind(f"The database {self._sagas.database} has not answered for {self._within:g} s")
+            checkup.trouble(
+                "database", f"The database {checkup.address} has not answered for {self._within:g} s"
+            )
+            body = told(checkup)
         except Exception as error:
-            logger.exception("looking after the health of %s failed", self._sagas.service)
-            body = self._blind(f"The look itself failed ({type(error).__name__}): see the log")
+            logger.exception("looking after the health of %s failed", checkup.service)
+            checkup.trouble("database", f"The look itself failed ({type(error).__name__}): see the log")
+            body = told(checkup)
         response = jsonify(body)
         response.status_code = 200 if body["healthy"] else 503
         response.cache_control.no_store = True
         return response
-
-    def _blind(self, reason: str) -> dict[str, Any]:
-        checkup = Checkup(self._sagas.service, "orchestrator", str(self._sagas.database))
-        checkup.trouble("database", reason)
-        return told(checkup)
 
 
 def told(checkup: Checkup) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+"""Text that comes from people: data, to be stored and shown, never markup."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+LONGEST_NAME: Final = 200
+"""Characters of a name: of a customer, an item, a dish."""
+
+
+def no_controls(text: str) -> str:
+    """The text, if it can be kept and shown in one line.
+
+    PostgreSQL does not store a NUL, and nobody wants the other control characters in a name.
+
+    Raises:
+        ValueError: it has a control character.
+    """
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("a control character, such as a line break, cannot be in it")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(no_controls)]
+"""A name in one line."""
+
+OrderId = Annotated[str, Field(min_length=1, max_length=100, examples=["order_riley_o066i"])]
+"""Which order something is for; the other services only note it."""

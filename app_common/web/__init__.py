@@ -1,0 +1,1 @@
+"""What the services' web applications share: frame, errors, health, and who may change something."""

@@ -1,0 +1,113 @@
+"""What the web answers when it says no: JSON with what was wrong (`error`) and what to do (`do`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Flask, Response, jsonify, render_template, request
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from sagas_framework.console import wants_html
+
+logger = logging.getLogger(__name__)
+
+Problem = Callable[..., Response]
+"""Makes the answer: `(status, error, do, **more)`; see `problem`."""
+
+
+class Refusal(Exception):
+    """A request that is not obeyed; nothing was stored."""
+
+    def __init__(self, status: int, error: str, do: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error)
+        self.status = status
+        self.do = do
+        self.headers = headers or {}
+
+
+def problem(status: int, error: str, do: str, **more: Any) -> Response:
+    """The answer as JSON, for everybody."""
+    response = jsonify(error=error, **more, do=do)
+    response.status_code = status
+    response.cache_control.no_store = True
+    return response
+
+
+def problem_page(status: int, error: str, do: str, **more: Any) -> Response:
+    """The answer as a page, for who prefers HTML."""
+    if not wants_html():
+        return problem(status, error, do, **more)
+    page = render_template("platform/problem.html", title=str(status), error=error, do=do, **more)
+    response = Response(page, status, mimetype="text/html")
+    response.cache_control.no_store = True
+    return response
+
+
+def wrong_fields(error: ValidationError) -> list[dict[str, str]]:
+    """Every field that is wrong, by its path, and its problem; ``$`` is the body as a whole."""
+    return [{"field": ".".join(map(str, one["loc"])) or "$", "problem": _told(one)} for one in _errors(error)]
+
+
+def add_error_handlers(
+    app: Flask,
+    service: str,
+    *,
+    answer: Problem = problem_page,
+    cannot: str = "The request cannot be taken",
+    look: str = "see at / what was stored before you repeat it",
+) -> None:
+    """Answer every error of the application in one form.
+
+    Args:
+        answer: makes the answer.
+        cannot: of what has wrong fields.
+        look: what to do after trouble with the database, when it runs again.
+    """
+
+    def refused(refusal: Refusal) -> Response:
+        response = answer(refusal.status, str(refusal), refusal.do)
+        response.headers.extend(refusal.headers)
+        return response
+
+    def invalid(error: ValidationError) -> Response:
+        errors = _errors(error)
+        if [one["type"] for one in errors] == ["json_invalid"]:
+            return answer(400, f"The body is not JSON: {_told(errors[0])}", "Send one JSON object, in UTF-8")
+        return answer(422, cannot, "Mend the fields and send it again", fields=wrong_fields(error))
+
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        if isinstance(error, MethodNotAllowed):
+            methods = ", ".join(sorted(error.valid_methods or ()))
+            response = answer(status, f"{request.method} is not allowed on {request.path}", f"Use {methods}")
+            response.headers["Allow"] = methods
+            return response
+        if status >= 500:
+            return answer(status, error.name, f"The log of {service} says what happened")
+        return answer(status, error.name, "See / for what there is")
+
+    def trouble(error: SQLAlchemyError) -> Response:
+        logger.error("the database of %s failed: %s", service, error)
+        return answer(
+            503,
+            f"The database of {service} failed ({type(error).__name__})",
+            f"See that it runs and that `saga -A {service}.worker db upgrade` was run; then {look}",
+        )
+
+    app.register_error_handler(Refusal, refused)
+    app.register_error_handler(ValidationError, invalid)
+    app.register_error_handler(HTTPException, http)
+    app.register_error_handler(SQLAlchemyError, trouble)
+
+
+def _errors(error: ValidationError) -> list[Any]:
+    return list(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _told(error: Any) -> str:
+    told: str = error["msg"]
+    return told.removeprefix("Value error, ").removeprefix("Invalid JSON: ")

@@ -1,0 +1,1 @@
+"""Ships orders, unless it is in maintenance."""

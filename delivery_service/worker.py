@@ -1,0 +1,8 @@
+"""The worker: ``celery -A delivery_service.worker worker -n delivery@%h``."""
+
+from delivery_service.handlers import participant, settings
+from sagas_framework import participant_app
+
+app = participant_app(participant, broker=settings.celery_broker, batch=settings.command_batch)
+
+__all__ = ["app", "participant"]

@@ -1,0 +1,1 @@
+"""Keeps what customers were told, and shows it."""

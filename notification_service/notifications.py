@@ -1,0 +1,101 @@
+"""Keeping notifications, and finding them again: newest first, a page at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from notification_service.models import Notification
+
+PAGE: Final = 100
+"""Notifications on a page."""
+
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_KEY: Final = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def keep(session: Session, event_id: str, order_id: str, message: str, at: datetime) -> bool:
+    """Keep what a customer was told; whether it was new.
+
+    An event that comes again, also at the same moment, is kept once.
+
+    Args:
+        event_id: of the event that it came with.
+        at: when the customer was told, with a zone.
+    """
+    known = select(Notification.id).where(Notification.event_id == event_id)
+    if session.execute(known).first() is not None:
+        return False
+    try:
+        with session.begin_nested():
+            # PostgreSQL stores no NUL.
+            session.add(
+                Notification(event_id=event_id, order_id=order_id, message=message.replace("\0", ""), at=at)
+            )
+    except IntegrityError:  # somebody else was quicker with the same event
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some notifications, newest first. `older`: the key of the next page, None if there is none."""
+
+    notifications: Sequence[Notification]
+    older: str | None
+
+
+def page(session: Session, *, order: str | None = None, before: str | None = None, limit: int = PAGE) -> Page:
+    """Notifications, newest first.
+
+    Args:
+        order: of this order only.
+        before: older than those of the page that gave this key.
+
+    Raises:
+        ValueError: `before` is no key.
+    """
+    query = select(Notification).order_by(Notification.at.desc(), Notification.id.desc()).limit(limit + 1)
+    if order is not None:
+        query = query.where(Notification.order_id == order)
+    if before is not None:
+        at, number = _read_key(before)
+        older = and_(Notification.at == at, Notification.id < number)
+        query = query.where(or_(Notification.at < at, older))
+    found = session.scalars(query).all()
+    shown = found[:limit]
+    return Page(shown, _key(shown[-1]) if len(found) > limit else None)
+
+
+def newest(session: Session) -> int:
+    """A number that changes with every notification that is kept; 0 if there is none."""
+    return session.scalar(select(func.max(Notification.id))) or 0
+
+
+def line(notification: Notification) -> str:
+    """The notification in one line: ``time | order | message``."""
+    parts = (notification.at.isoformat(timespec="seconds"), notification.order_id, notification.message)
+    return " | ".join(_CONTROLS.sub(" ", part) for part in parts)
+
+
+def _key(notification: Notification) -> str:
+    """Where a page ends: the moment in microseconds since 1970, and the id."""
+    return f"{(notification.at - _EPOCH) // timedelta(microseconds=1)}.{notification.id}"
+
+
+def _read_key(key: str) -> tuple[datetime, int]:
+    found = _KEY.fullmatch(key)
+    if found is None:
+        raise ValueError(f"{key!r} is not where a page ends")
+    try:
+        return _EPOCH + timedelta(microseconds=int(found[1])), int(found[2])
+    except OverflowError:
+        raise ValueError(f"{key!r} is not where a page ends") from None

@@ -1,0 +1,233 @@
+"""Notifications: kept once by their event, found newest first, and text whatever is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from threading import Barrier
+from typing import Any, Final
+
+import pytest
+from sqlalchemy.orm import Session
+
+from notification_service import notifications
+from notification_service.handlers import customer_told
+from notification_service.notifications import keep
+from sagas_framework import Participant
+from tests.integration.asking import BROWSER, beat, client_of, serving, session_of
+
+NOON: Final = datetime(2026, 3, 17, 12, tzinfo=UTC)
+TEXT: Final = {"Accept": "text/plain"}
+RILEY, CASEY = "order_riley_o066i", "order_casey_1irq1"
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Participant]:
+    with serving("notification_service", request.getfixturevalue(request.param), monkeypatch) as participant:
+        yield participant
+
+
+@pytest.fixture
+def client(kept: Participant, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with client_of("notification_service", monkeypatch) as client:
+        yield client
+
+
+def tell(
+    kept: Participant, event: str, message: str = "hello", order: str = RILEY, seconds: float = 0
+) -> None:
+    with session_of(kept) as session:
+        customer_told(session, event, order, message, NOON + timedelta(seconds=seconds))
+
+
+def messages(client: Any, query: str = "") -> list[str]:
+    return [one["message"] for one in client.get(f"/{query}").json["notifications"]]
+
+
+# ---- keeping --------------------------------------------------------------------------------------
+
+
+def test_an_event_that_comes_again_is_kept_once(kept: Participant, client: Any) -> None:
+    for _ in range(3):
+        tell(kept, "event-1")
+    tell(kept, "event-2")
+
+    assert messages(client) == ["hello", "hello"]
+
+
+def test_an_event_that_comes_twice_at_once_is_kept_once_and_fails_nobody(
+    kept: Participant, client: Any
+) -> None:
+    together = Barrier(4)
+
+    def come(_: int) -> bool:
+        with session_of(kept) as session:
+            together.wait(20) if kept.engine.dialect.name == "postgresql" else None
+            new = keep(session, "event-1", RILEY, "hello", NOON)
+            keep(session, f"beside-{_}", RILEY, "beside", NOON)  # the transaction goes on
+            return new
+
+    with ThreadPoolExecutor(4) as pool:
+        new = list(pool.map(come, range(4)))
+
+    assert sorted(new) == [False] * 3 + [True]
+    assert sorted(messages(client)) == ["beside"] * 4 + ["hello"]
+
+
+def test_what_is_not_committed_was_not_told(kept: Participant, client: Any) -> None:
+    with Session(kept.engine) as session:
+        customer_told(session, "event-1", RILEY, "hello", NOON)
+        session.rollback()
+
+    assert messages(client) == []
+    tell(kept, "event-1")
+    assert messages(client) == ["hello"]
+
+
+def test_a_moment_comes_back_in_utc_whatever_zone_it_had(kept: Participant, client: Any) -> None:
+    with session_of(kept) as session:
+        keep(session, "e", RILEY, "hello", NOON.astimezone(timezone(timedelta(hours=-7))))
+
+    assert client.get("/").json["notifications"][0]["at"] == "2026-03-17T12:00:00+00:00"
+    with session_of(kept) as session, pytest.raises(Exception, match="no time zone"):
+        keep(session, "f", RILEY, "hello", NOON.replace(tzinfo=None))
+
+
+# ---- finding --------------------------------------------------------------------------------------
+
+
+def test_the_newest_come_first_whenever_they_were_kept(kept: Participant, client: Any) -> None:
+    for event, seconds in (("b", 2), ("d", 4), ("a", 1), ("c", 3), ("d2", 4)):
+        tell(kept, event, event, seconds=seconds)
+
+    assert messages(client) == ["d2", "d", "c", "b", "a"]
+
+
+def test_those_of_one_order_are_found_by_it(kept: Participant, client: Any) -> None:
+    tell(kept, "1", "for Riley")
+    tell(kept, "2", "for Casey", order=CASEY)
+
+    assert messages(client, f"?order={CASEY}") == ["for Casey"]
+    assert messages(client, f"?order=%20{RILEY}%20") == ["for Riley"]
+    assert messages(client, "?order=order_nobody") == []
+    assert messages(client, "?order=") == ["for Casey", "for Riley"]
+
+
+@pytest.mark.parametrize("query", ["", f"order={RILEY}&"])
+def test_older_ones_are_pages_away_each_shown_once(
+    kept: Participant, client: Any, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications.page, "__kwdefaults__", {"order": None, "before": None, "limit": 3})
+    for number in range(8):
+        tell(kept, str(number), str(number), seconds=number // 3)  # several at the same moment
+
+    address, seen = f"/?{query}", []
+    while address:
+        answer = client.get(address).json
+        seen += [one["message"] for one in answer["notifications"]]
+        tell(kept, f"later {len(seen)}", "later", seconds=60)  # what comes meanwhile moves nothing
+        address = answer["older"]
+
+    assert seen == [str(number) for number in reversed(range(8))]
+
+
+@pytest.mark.parametrize(
+    "before", ["x", "1", "1.", ".1", "-1", "1.1.1", "9" * 30 + ".1", "9" * 18 + ".1", "1.\u0661"]
+)
+@pytest.mark.parametrize("headers", [{}, BROWSER, TEXT])
+def test_a_page_that_is_none_is_told(client: Any, before: str, headers: dict[str, str]) -> None:
+    answer = client.get("/", query_string={"before": before}, headers=headers)
+
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("order", ["x" * 101, "a\0b"])
+def test_an_order_that_cannot_be_is_told(client: Any, order: str) -> None:
+    assert client.get("/", query_string={"order": order}).status_code == 400
+
+
+# ---- how it is told -------------------------------------------------------------------------------
+
+
+def test_programs_get_lines_as_the_operators_know_them(kept: Participant, client: Any) -> None:
+    tell(kept, "1", "Received order for Riley: ['milk']. Total = 1299.00")
+    tell(kept, "2", "Reserved inventory\nfor | order\u2028x\x1b[31m", seconds=1)
+
+    text = client.get("/notifications", headers=TEXT)
+    told = client.get("/notifications").json["notifications"]
+
+    assert text.mimetype == "text/plain"
+    assert text.text.splitlines() == [
+        f"2026-03-17T12:00:00+00:00 | {RILEY} | Received order for Riley: ['milk']. Total = 1299.00",
+        f"2026-03-17T12:00:01+00:00 | {RILEY} | Reserved inventory for | order x [31m",
+    ]
+    assert [one["line"] for one in reversed(told)] == text.text.splitlines()
+    assert told[0]["message"] == "Reserved inventory\nfor | order\u2028x\x1b[31m"
+
+
+def test_what_users_wrote_is_text_and_never_markup(kept: Participant, client: Any) -> None:
+    tell(kept, "1", "600 <b>green</b> bars <script>alert(1)</script>", order="<i>\"order'")
+
+    page = client.get("/", headers=BROWSER).text
+    filtered = client.get("/", query_string={"order": "<i>\"order'"}, headers=BROWSER).text
+
+    for text in (page, filtered):
+        assert "<b>green" not in text
+        assert "<script>alert" not in text
+        assert "<i>" not in text
+        assert "&lt;b&gt;green&lt;/b&gt;" in text
+    assert 'value="&lt;i&gt;&#34;order&#39;"' in filtered
+
+
+def test_the_page_is_by_day_newest_first_and_live(kept: Participant, client: Any) -> None:
+    tell(kept, "1", "yesterday", seconds=-86400)
+    tell(kept, "2", "today")
+
+    page = client.get("/", headers=BROWSER)
+
+    assert page.status_code == 200
+    assert re.findall(r'<li class="day">([^<]+)</li>', page.text) == [
+        "Tuesday 17 March 2026",
+        "Monday 16 March 2026",
+    ]
+    assert page.text.index("today") < page.text.index("yesterday")
+    assert '<meta name="live"' in page.text
+    assert 'id="feed" data-live' in page.text
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert f'href="/?order={RILEY}"' in page.text
+
+
+def test_without_any_the_page_says_so(client: Any) -> None:
+    assert "Nobody was told anything yet." in client.get("/", headers=BROWSER).text
+    assert "Nothing was told about this order." in client.get("/?order=x", headers=BROWSER).text
+
+
+@pytest.mark.parametrize("headers", [{}, BROWSER, TEXT])
+def test_who_has_the_page_already_gets_304_until_more_is_told(
+    kept: Participant, client: Any, headers: dict[str, str]
+) -> None:
+    tell(kept, "1")
+    known = {"If-None-Match": client.get("/", headers=headers).headers["ETag"]}
+
+    same = client.get("/", headers=headers | known)
+    elsewhere = client.get("/?order=x", headers=headers | known)
+    tell(kept, "0", seconds=-60)  # late, and older than what is there
+    changed = client.get("/", headers=headers | known)
+
+    assert (same.status_code, same.data) == (304, b"")
+    assert elsewhere.status_code == changed.status_code == 200
+    assert "Accept" in changed.headers["Vary"]
+
+
+def test_forms_of_the_page_change_nothing(client: Any) -> None:
+    assert client.post("/", data={"message": "x"}).status_code == 405
+    assert client.post("/notifications", json={"message": "x"}).status_code == 405
+
+
+def test_it_is_healthy_while_its_worker_turns(client: Any, kept: Participant) -> None:
+    assert client.get("/healthz").status_code == 503
+    beat(kept)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json["service"]) == (200, "notification_service")

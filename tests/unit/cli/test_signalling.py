@@ -1,0 +1,81 @@
+"""``saga signal`` and ``saga signals``, on a service whose sagas wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sagas_framework.cli import signalling
+from tests.unit.cli.shop import say
+
+WORKER = """
+from datetime import timedelta
+from pydantic import BaseModel
+from sagas_framework import Queue, Saga, Sagas, Signal, Steps, on, orchestrator_app
+
+class Order(BaseModel):
+    approver: str = ""
+
+class Approval(Signal, name="approval"):
+    approver: str
+
+def take(order, approval):
+    order.approver = approval.approver
+
+step = Steps(Order)
+
+class Approved(Saga[Order], name="approved", version=1):
+    approve = step.wait(on(Approval, take), deadline=timedelta(hours=24))
+    done = step.local(lambda order, session: None)
+
+sagas = Sagas("signalled", "sqlite:///signalled.sqlite3", sagas=[Approved], reply_queue=Queue("r"))
+app = orchestrator_app(sagas, broker="amqp://guest:guest@127.0.0.1:1//")
+"""
+
+
+@pytest.fixture(autouse=True)
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "signalled_worker.py").write_text(WORKER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(signalling, "PATIENCE", timedelta(0))
+    monkeypatch.delitem(__import__("sys").modules, "signalled_worker", raising=False)
+    assert say("-A", "signalled_worker", "db", "upgrade").exit_code == 0
+    yield
+    __import__("sys").modules["signalled_worker"].sagas.engine.dispose()
+
+
+def test_a_signal_that_nobody_has_looked_at_is_stored_and_listed() -> None:
+    said = say(
+        *("-A", "signalled_worker", "signal", "approved", "order-1", "approval"),
+        *("--payload", '{"approver": "ann"}', "--id", "click-1", "--by", "ann"),
+    )
+    listed = say("-A", "signalled_worker", "signals", "--kept", "--json")
+
+    assert said.exit_code == 2
+    assert "is stored as signal 1: no orchestrator has looked at it yet" in " ".join(said.stdout.split())
+    (row,) = json.loads(listed.stdout)["signals"]
+    assert (row["key"], row["signal"], row["id"], row["by"], row["became"]) == (
+        *("order-1", "approval", "click-1", "ann", "stored"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("approved", "order-1", "approval"), "$.approver: Field required"),
+        (("approved", "order-1", "rejection"), "waits for: approval"),
+        (("nothing", "order-1", "approval"), "No saga named 'nothing'"),
+        (("approved", "order-1", "approval", "--payload", "{"), "--payload is no JSON"),
+    ],
+)
+def test_a_bad_signal_is_told_what_is_wrong_and_not_stored(arguments: tuple[str, ...], told: str) -> None:
+    said = say("-A", "signalled_worker", "signal", *arguments, "--by", "ann")
+
+    assert said.exit_code != 0
+    assert told in " ".join(said.output.split())
+    assert "No signals." in say("-A", "signalled_worker", "signals").stdout
