@@ -143,6 +143,7 @@ $(STAMP): .venv/.locked pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || true)" >&2; \
 		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test ! -L .venv || { echo ".venv is a link to $$(readlink .venv), which would be emptied: remove the link" >&2; exit 1; }
 	@echo "==> creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
 	@echo "==> installing the locked dependencies (a minute or so, once)"
