@@ -11,7 +11,8 @@ from typing import Any, Final
 from app_common.settings import PAGES, docs_port_variable, docs_ports, page_ports, port_variable
 
 ORCHESTRATOR: Final = "order_service"
-PARTICIPANTS: Final = (
+SERVICES: Final = (
+    ORCHESTRATOR,
     "consumer_service",
     "restaurant_service",
     "accounting_service",
@@ -19,9 +20,10 @@ PARTICIPANTS: Final = (
     "delivery_service",
     "notification_service",
 )
-SERVICES: Final = (ORCHESTRATOR, *PARTICIPANTS)
 PAGED: Final = tuple(PAGES)
 """The services with pages of their own; the orchestrator's are the homepage."""
+THREADED: Final = (ORCHESTRATOR, "notification_service")
+"""The services whose workers do their work in threads, which do not go together with a pool that forks."""
 HOST: Final = "127.0.0.1"
 
 
@@ -37,12 +39,14 @@ def commands(host: str, ports: Mapping[str, int]) -> dict[str, list[str]]:
         ports: of the services with pages.
     """
     worker = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    solo, forking = ["--pool", "solo"], ["--concurrency", "2"]
     return {
         **{web_name(service): _waitress(service, host, ports[service]) for service in PAGED},
         "docs": ["-m", "app_common.docs_sites", "--host", host],
-        # Solo: the orchestrator's threads do not go together with a pool that forks.
-        "order": [*_celery(ORCHESTRATOR), "--pool", "solo", *worker],
-        **{_short(service): [*_celery(service), "--concurrency", "2", *worker] for service in PARTICIPANTS},
+        **{
+            _short(service): [*_celery(service), *(solo if service in THREADED else forking), *worker]
+            for service in SERVICES
+        },
     }
 
 
@@ -76,7 +80,9 @@ def worker_module(service: str) -> Any:
 def upgrade(service: str) -> list[str]:
     """Bring the service's database to the schema of this release; the migrations that ran."""
     module = worker_module(service)
-    owner = module.sagas if service == ORCHESTRATOR else module.participant
+    owner = next(
+        getattr(module, part) for part in ("sagas", "participant", "subscriber") if hasattr(module, part)
+    )
     ran: list[str] = owner.upgrade()
     return ran
 

@@ -1,7 +1,7 @@
 """What this service says to others: ``python -m notification_service.asyncapi_specification``."""
 
 from app_common.specifications import CONTACT, LICENSE
-from notification_service.handlers import participant, settings
+from notification_service.handlers import settings, subscriber
 from sagas_framework.asyncapi import Specification
 
 specification = Specification(
@@ -12,7 +12,7 @@ specification = Specification(
     contact=CONTACT,
     license=LICENSE,
     broker=settings.celery_broker,
-    receives=participant,
+    subscribes=subscriber,
 )
 
 if __name__ == "__main__":

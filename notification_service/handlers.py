@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from app_common.messaging.notification_service_messaging import notification_service
+from app_common.messaging.order_service_messaging import CustomerTold
 from app_common.settings import service_settings
 from notification_service import notifications
-from sagas_framework import Participant
+from sagas_framework import EventContext, Subscriber
 
 settings = service_settings("notification_service")
-participant = Participant(
+subscriber = Subscriber(
     notification_service, database=settings.database, migrations=Path(__file__).parent / "migrations"
 )
 
 
-def customer_told(session: Session, event_id: str, order_id: str, message: str, at: datetime) -> None:
-    """Keep what the customer of an order was told. The same event is kept once, however often it comes."""
-    notifications.keep(session, event_id, order_id, message, at)
+@subscriber.subscribes(CustomerTold)
+def customer_told(event: CustomerTold, context: EventContext) -> None:
+    """Keep what the customer of an order was told."""
+    notifications.keep(context.session, context.event_id, event.order_id, event.message, context.at)

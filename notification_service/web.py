@@ -13,7 +13,7 @@ from app_common.web.answers import LIVE, as_json
 from app_common.web.app import service_app
 from app_common.web.errors import Refusal
 from notification_service import notifications
-from notification_service.handlers import participant
+from notification_service.handlers import subscriber
 from notification_service.models import Notification
 from sagas_framework import reading
 
@@ -24,7 +24,7 @@ _LONGEST: Final = 100
 
 def create_app() -> Flask:
     """The Flask application."""
-    app, _ = service_app(__name__, participant, page="show_notifications")
+    app, _ = service_app(__name__, subscriber, page="show_notifications")
     app.add_url_rule("/", "show_notifications", show)
     app.add_url_rule("/notifications", "list_notifications", show)
     return app
@@ -38,7 +38,7 @@ def show() -> Response:
     """
     order, before = _order(), request.args.get("before")
     kind = request.accept_mimetypes.best_match(_KINDS, default=_KINDS[0]) or _KINDS[0]
-    with reading(participant.engine) as connection, Session(connection) as session:
+    with reading(subscriber.engine) as connection, Session(connection) as session:
         # Nothing that is kept ever changes, so who has this page needs no other until more is kept.
         tag = hashlib.sha256(
             repr((request.full_path, request.script_root, kind, notifications.newest(session))).encode()

@@ -1,8 +1,8 @@
-"""The worker: ``celery -A notification_service.worker worker -n notification@%h``."""
+"""The worker: ``celery -A notification_service.worker worker -n notification@%h --pool solo``."""
 
-from notification_service.handlers import participant, settings
-from sagas_framework import participant_app
+from notification_service.handlers import settings, subscriber
+from sagas_framework import subscriber_app
 
-app = participant_app(participant, broker=settings.celery_broker, batch=settings.command_batch)
+app = subscriber_app(subscriber, broker=settings.celery_broker)
 
-__all__ = ["app", "participant"]
+__all__ = ["app", "subscriber"]

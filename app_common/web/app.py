@@ -14,7 +14,7 @@ from app_common.web.access import Access
 from app_common.web.addresses import page_address
 from app_common.web.errors import add_error_handlers
 from app_common.web.health import Healthz
-from sagas_framework import Participant
+from sagas_framework import Participant, Subscriber
 from sagas_framework.console import frame
 
 TITLE: Final = "Order platform"
@@ -29,16 +29,17 @@ PAGES: Final = {
 """What the navigation calls the services' own pages."""
 
 
-def service_app(import_name: str, participant: Participant, *, page: str) -> tuple[Flask, Access]:
+def service_app(import_name: str, serves: Participant | Subscriber, *, page: str) -> tuple[Flask, Access]:
     """An application with the look of the order service's pages, a login, errors and ``/healthz``.
 
     Args:
+        serves: the service's part in what is said; its database is that of the pages.
         page: endpoint of the one page that people come for, which the application adds.
 
     Raises:
         SettingError: the operators' tokens cannot be used.
     """
-    service = participant.service.name
+    service = serves.service.name
     app = Flask(import_name)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields come in a meaningful order
     home = ("Home", partial(page_address, "order_service"))
@@ -57,7 +58,7 @@ def service_app(import_name: str, participant: Participant, *, page: str) -> tup
     )
     access = Access(operators(), service, home=page)
     access.install(app)
-    app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_participant(participant))
+    app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_service(serves))
     add_error_handlers(app, service)
     app.after_request(harden)
     return app, access

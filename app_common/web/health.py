@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from flask import Response, jsonify
 
-from sagas_framework import Checkup, Participant, Sagas, check_orchestrator, check_participant
+from sagas_framework import (
+    Checkup,
+    Participant,
+    Sagas,
+    Subscriber,
+    check_orchestrator,
+    check_participant,
+    check_subscriber,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +103,16 @@ class Healthz:
         )
 
     @classmethod
-    def of_participant(cls, participant: Participant, *, within: float = ANSWER_WITHIN) -> Healthz:
-        """Of a participant."""
+    def of_service(cls, serves: Participant | Subscriber, *, within: float = ANSWER_WITHIN) -> Healthz:
+        """Of a service that is asked, or told."""
+        kind, look = (
+            ("subscriber", lambda: check_subscriber(serves))
+            if isinstance(serves, Subscriber)
+            else ("participant", lambda: check_participant(serves))
+        )
         return cls(
-            lambda: Checkup(participant.service.name, "participant", str(participant.database)),
-            lambda: check_participant(participant),
+            lambda: Checkup(serves.service.name, kind, str(serves.database)),
+            look,
             within=within,
         )
 

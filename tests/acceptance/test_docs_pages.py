@@ -25,7 +25,7 @@ DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 375, "height": 812}
 FAR: Final = 20_000  # milliseconds for the renderer to draw a document: this machine may be busy
 ASKED: Final = tuple(service for service in SERVICES[1:] if service not in UNASKED)
-"""The services that a saga asks for something."""
+"""The services that the order service talks with."""
 
 
 @pytest.fixture(scope="module", autouse=True)

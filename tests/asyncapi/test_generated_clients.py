@@ -33,8 +33,6 @@ from tests.unit.asyncapi.mill import described
 pytestmark = pytest.mark.timeout(300)
 
 SAGA: Final = "01998d1f-5c00-7000-8000-000000000001"
-TALKING: Final = tuple(service for service in SERVICES if service != "notification_service")
-"""The services that are asked for something, or ask: of the others there is nothing to generate."""
 EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -49,7 +47,7 @@ def clients(
         return Client.generate(service, published[service].document, folder)
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(TALKING, pool.map(generate, TALKING), strict=True))
+        return dict(zip(SERVICES, pool.map(generate, SERVICES), strict=True))
 
 
 EVERY_EXAMPLE: Final = """
@@ -63,7 +61,7 @@ print(json.dumps(made))
 """
 
 
-@pytest.mark.parametrize("service", TALKING)
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_generated_client_imports_and_takes_every_example_for_what_it_is(
     clients: dict[str, Client], service: str
 ) -> None:

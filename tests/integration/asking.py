@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.orm import Session
 
-from sagas_framework import Command, Compensation, Participant
+from sagas_framework import Command, Compensation, Event, Participant, Subscriber
 from sagas_framework.core.events import Outgoing
 from sagas_framework.core.ids import Kind, message_id, operation_id
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.ports import Beat
 from sagas_framework.transport import envelope
 from sagas_framework.transport.envelope import WireMessage, to_wire
+from sagas_framework.transport.event_wire import EventEnvelope, event_to_wire
 
 ANN: Final = "ann's-own-token-0123456789"
 BEN: Final = "ben's-own-token-9876543210"
@@ -74,6 +76,23 @@ class Asking:
         return answer(self.participant.receive(self.message(asked, attempt=attempt, known=known)))
 
 
+def hear(
+    subscriber: Subscriber,
+    event: Event,
+    *,
+    event_id: str | None = None,
+    at: datetime | None = None,
+    number: int = 1,
+) -> None:
+    """Have the subscriber handle an event as it comes from the broker."""
+    at = at or datetime.now(UTC)
+    body = json.dumps(event.to_json())
+    envelope = EventEnvelope(event_id or str(uuid4()), event.contract.task, body, at, number)
+    subscriber.receive([event_to_wire(envelope)])
+    for name in subscriber.subscriptions:
+        subscriber.handle_due(name)
+
+
 def answer(reply: WireMessage | None) -> tuple[str, Any]:
     """What a reply says: its result and its payload."""
     if reply is None:
@@ -85,14 +104,28 @@ def answer(reply: WireMessage | None) -> tuple[str, Any]:
 @contextmanager
 def serving(service: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Participant]:
     """The service's participant on an empty database."""
-    package = importlib.import_module(service)
-    assert package.__file__ is not None
-    database = Database(service, url, Path(package.__file__).parent / "migrations")
-    database.upgrade()
     participant: Participant = importlib.import_module(f"{service}.handlers").participant
-    monkeypatch.setattr(participant, "database", database)
-    monkeypatch.setattr(participant, "_inbox", None)
-    yield participant
+    with _on(participant, url, monkeypatch):
+        yield participant
+
+
+@contextmanager
+def listening(service: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subscriber]:
+    """The service's subscriber on an empty database."""
+    subscriber: Subscriber = importlib.import_module(f"{service}.handlers").subscriber
+    with _on(subscriber, url, monkeypatch):
+        yield subscriber
+
+
+@contextmanager
+def _on(serves: Participant | Subscriber, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    package = importlib.import_module(serves.service.name)
+    assert package.__file__ is not None
+    database = Database(serves.service.name, url, Path(package.__file__).parent / "migrations")
+    database.upgrade()
+    monkeypatch.setattr(serves, "database", database)
+    monkeypatch.setattr(serves, "_inbox", None)
+    yield
     database.engine.dispose()
 
 
@@ -104,16 +137,17 @@ def client_of(service: str, monkeypatch: pytest.MonkeyPatch, tokens: str = TOKEN
 
 
 @contextmanager
-def session_of(participant: Participant) -> Iterator[Session]:
-    """A session on the participant's database, committed at its end."""
-    with Session(participant.engine) as session, session.begin():
+def session_of(serves: Participant | Subscriber) -> Iterator[Session]:
+    """A session on the service's database, committed at its end."""
+    with Session(serves.engine) as session, session.begin():
         yield session
 
 
-def beat(participant: Participant) -> None:
-    """Let the participant's worker turn."""
-    at = participant.clock()
-    participant.inbox.beat(Beat(f"{participant.service.name}@box", "participant", at, at))
+def beat(serves: Participant | Subscriber) -> None:
+    """Let the service's worker turn."""
+    at = serves.clock()
+    role = "subscriber" if isinstance(serves, Subscriber) else "participant"
+    serves.inbox.beat(Beat(f"{serves.service.name}@box", role, at, at))
 
 
 def csrf_of(page: str) -> str:

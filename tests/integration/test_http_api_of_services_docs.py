@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from notification_service.notifications import keep
-from sagas_framework import Participant
-from tests.integration.asking import client_of, serving, session_of
+from sagas_framework import Participant, Subscriber
+from tests.integration.asking import client_of, listening, serving, session_of
 from tests.integration.test_http_api_docs import examples
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/reference/http-api-of-services.md").read_text()
@@ -31,10 +31,10 @@ def as_shown(value: Any) -> Any:
     return value
 
 
-def tell(participant: Participant) -> None:
+def tell(service: Participant | Subscriber) -> None:
     """What the page shows was told."""
     order = "order_riley_o066i"
-    with session_of(participant) as session:
+    with session_of(service) as session:
         keep(
             session,
             "1",
@@ -51,9 +51,10 @@ def test_every_example_is_answered_as_the_page_says(
     name: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = f"{name}_service"
-    with serving(service, sqlite_url, monkeypatch) as participant, client_of(service, monkeypatch) as client:
+    running = listening if name == "notification" else serving
+    with running(service, sqlite_url, monkeypatch) as serves, client_of(service, monkeypatch) as client:
         if name == "notification":
-            tell(participant)
+            tell(serves)
         shown_here = examples(section(f"{name.capitalize()} service"))
         for request, shown in shown_here:
             method, path = request.line.split()

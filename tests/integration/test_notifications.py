@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.orm import Session
 
+from app_common.messaging.order_service_messaging import CustomerTold
 from notification_service import notifications
-from notification_service.handlers import customer_told
 from notification_service.notifications import keep
-from sagas_framework import Participant
-from tests.integration.asking import BROWSER, beat, client_of, serving, session_of
+from sagas_framework import Subscriber
+from tests.integration.asking import BROWSER, beat, client_of, hear, listening, session_of
 
 NOON: Final = datetime(2026, 3, 17, 12, tzinfo=UTC)
 TEXT: Final = {"Accept": "text/plain"}
@@ -24,22 +24,22 @@ RILEY, CASEY = "order_riley_o066i", "order_casey_1irq1"
 
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
-def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Participant]:
-    with serving("notification_service", request.getfixturevalue(request.param), monkeypatch) as participant:
-        yield participant
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subscriber]:
+    with listening("notification_service", request.getfixturevalue(request.param), monkeypatch) as subscriber:
+        yield subscriber
 
 
 @pytest.fixture
-def client(kept: Participant, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def client(kept: Subscriber, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with client_of("notification_service", monkeypatch) as client:
         yield client
 
 
 def tell(
-    kept: Participant, event: str, message: str = "hello", order: str = RILEY, seconds: float = 0
+    kept: Subscriber, event: str, message: str = "hello", order: str = RILEY, seconds: float = 0
 ) -> None:
     with session_of(kept) as session:
-        customer_told(session, event, order, message, NOON + timedelta(seconds=seconds))
+        keep(session, event, order, message, NOON + timedelta(seconds=seconds))
 
 
 def messages(client: Any, query: str = "") -> list[str]:
@@ -49,7 +49,20 @@ def messages(client: Any, query: str = "") -> list[str]:
 # ---- keeping --------------------------------------------------------------------------------------
 
 
-def test_an_event_that_comes_again_is_kept_once(kept: Participant, client: Any) -> None:
+def test_what_a_customer_was_told_is_kept_with_the_moment_at_which_it_was_published(
+    kept: Subscriber, client: Any
+) -> None:
+    at = datetime.now(UTC) - timedelta(days=1)
+    told = CustomerTold(order_id=RILEY, message="Order was approved by Chris.")
+
+    for _ in range(2):  # it comes again
+        hear(kept, told, event_id="event-1", at=at)
+
+    (one,) = client.get("/").json["notifications"]
+    assert (one["order_id"], one["message"], one["at"]) == (RILEY, told.message, at.isoformat())
+
+
+def test_an_event_that_comes_again_is_kept_once(kept: Subscriber, client: Any) -> None:
     for _ in range(3):
         tell(kept, "event-1")
     tell(kept, "event-2")
@@ -58,7 +71,7 @@ def test_an_event_that_comes_again_is_kept_once(kept: Participant, client: Any) 
 
 
 def test_an_event_that_comes_twice_at_once_is_kept_once_and_fails_nobody(
-    kept: Participant, client: Any
+    kept: Subscriber, client: Any
 ) -> None:
     together = Barrier(4)
 
@@ -76,9 +89,9 @@ def test_an_event_that_comes_twice_at_once_is_kept_once_and_fails_nobody(
     assert sorted(messages(client)) == ["beside"] * 4 + ["hello"]
 
 
-def test_what_is_not_committed_was_not_told(kept: Participant, client: Any) -> None:
+def test_what_is_not_committed_was_not_told(kept: Subscriber, client: Any) -> None:
     with Session(kept.engine) as session:
-        customer_told(session, "event-1", RILEY, "hello", NOON)
+        keep(session, "event-1", RILEY, "hello", NOON)
         session.rollback()
 
     assert messages(client) == []
@@ -86,7 +99,7 @@ def test_what_is_not_committed_was_not_told(kept: Participant, client: Any) -> N
     assert messages(client) == ["hello"]
 
 
-def test_a_moment_comes_back_in_utc_whatever_zone_it_had(kept: Participant, client: Any) -> None:
+def test_a_moment_comes_back_in_utc_whatever_zone_it_had(kept: Subscriber, client: Any) -> None:
     with session_of(kept) as session:
         keep(session, "e", RILEY, "hello", NOON.astimezone(timezone(timedelta(hours=-7))))
 
@@ -98,14 +111,14 @@ def test_a_moment_comes_back_in_utc_whatever_zone_it_had(kept: Participant, clie
 # ---- finding --------------------------------------------------------------------------------------
 
 
-def test_the_newest_come_first_whenever_they_were_kept(kept: Participant, client: Any) -> None:
+def test_the_newest_come_first_whenever_they_were_kept(kept: Subscriber, client: Any) -> None:
     for event, seconds in (("b", 2), ("d", 4), ("a", 1), ("c", 3), ("d2", 4)):
         tell(kept, event, event, seconds=seconds)
 
     assert messages(client) == ["d2", "d", "c", "b", "a"]
 
 
-def test_those_of_one_order_are_found_by_it(kept: Participant, client: Any) -> None:
+def test_those_of_one_order_are_found_by_it(kept: Subscriber, client: Any) -> None:
     tell(kept, "1", "for Riley")
     tell(kept, "2", "for Casey", order=CASEY)
 
@@ -117,7 +130,7 @@ def test_those_of_one_order_are_found_by_it(kept: Participant, client: Any) -> N
 
 @pytest.mark.parametrize("query", ["", f"order={RILEY}&"])
 def test_older_ones_are_pages_away_each_shown_once(
-    kept: Participant, client: Any, query: str, monkeypatch: pytest.MonkeyPatch
+    kept: Subscriber, client: Any, query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications.page, "__kwdefaults__", {"order": None, "before": None, "limit": 3})
     for number in range(8):
@@ -151,7 +164,7 @@ def test_an_order_that_cannot_be_is_told(client: Any, order: str) -> None:
 # ---- how it is told -------------------------------------------------------------------------------
 
 
-def test_programs_get_lines_as_the_operators_know_them(kept: Participant, client: Any) -> None:
+def test_programs_get_lines_as_the_operators_know_them(kept: Subscriber, client: Any) -> None:
     tell(kept, "1", "Received order for Riley: ['milk']. Total = 1299.00")
     tell(kept, "2", "Reserved inventory\nfor | order\u2028x\x1b[31m", seconds=1)
 
@@ -167,7 +180,7 @@ def test_programs_get_lines_as_the_operators_know_them(kept: Participant, client
     assert told[0]["message"] == "Reserved inventory\nfor | order\u2028x\x1b[31m"
 
 
-def test_what_users_wrote_is_text_and_never_markup(kept: Participant, client: Any) -> None:
+def test_what_users_wrote_is_text_and_never_markup(kept: Subscriber, client: Any) -> None:
     tell(kept, "1", "600 <b>green</b> bars <script>alert(1)</script>", order="<i>\"order'")
 
     page = client.get("/", headers=BROWSER).text
@@ -181,7 +194,7 @@ def test_what_users_wrote_is_text_and_never_markup(kept: Participant, client: An
     assert 'value="&lt;i&gt;&#34;order&#39;"' in filtered
 
 
-def test_the_page_is_by_day_newest_first_and_live(kept: Participant, client: Any) -> None:
+def test_the_page_is_by_day_newest_first_and_live(kept: Subscriber, client: Any) -> None:
     tell(kept, "1", "yesterday", seconds=-86400)
     tell(kept, "2", "today")
 
@@ -206,7 +219,7 @@ def test_without_any_the_page_says_so(client: Any) -> None:
 
 @pytest.mark.parametrize("headers", [{}, BROWSER, TEXT])
 def test_who_has_the_page_already_gets_304_until_more_is_told(
-    kept: Participant, client: Any, headers: dict[str, str]
+    kept: Subscriber, client: Any, headers: dict[str, str]
 ) -> None:
     tell(kept, "1")
     known = {"If-None-Match": client.get("/", headers=headers).headers["ETag"]}
@@ -226,7 +239,7 @@ def test_forms_of_the_page_change_nothing(client: Any) -> None:
     assert client.post("/notifications", json={"message": "x"}).status_code == 405
 
 
-def test_it_is_healthy_while_its_worker_turns(client: Any, kept: Participant) -> None:
+def test_it_is_healthy_while_its_worker_turns(client: Any, kept: Subscriber) -> None:
     assert client.get("/healthz").status_code == 503
     beat(kept)
     answer = client.get("/healthz")

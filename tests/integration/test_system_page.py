@@ -33,6 +33,8 @@ UNASKED: Final = {
     "delivery_service.cancel_shipment",
 }
 """What no saga here asks for."""
+EVENTS: Final = {"order_service.customer_told": ("order_service", "notification_service")}
+"""Who tells, and who listens."""
 
 
 @pytest.fixture
@@ -53,12 +55,17 @@ def test_json_tells_every_channel_with_both_its_sides(client: FlaskClient) -> No
     assert {one["channel"] for one in told["channels"] if one["sender"] is None} == UNASKED
     for one in told["channels"]:
         receiver = one["receiver"]["service"]
-        if one["channel"] not in UNASKED:
-            assert one["sender"]["service"] == "order_service"
-            assert one["reply_address"] == "create_order_saga_responses"
-        assert one["address"] == f"{receiver}.commands"
         port = docs_ports(SERVICES)[receiver]
-        anchor = f"operation-reply-{one['receiver']['id']}"
+        if one["channel"] in EVENTS:
+            assert (one["sender"]["service"], receiver) == EVENTS[one["channel"]]
+            assert (one["address"], one["reply_address"], one["replies"]) == (one["channel"], None, [])
+            anchor = f"operation-receive-{one['receiver']['id']}"
+        else:
+            if one["channel"] not in UNASKED:
+                assert one["sender"]["service"] == "order_service"
+                assert one["reply_address"] == "create_order_saga_responses"
+            assert one["address"] == f"{receiver}.commands"
+            anchor = f"operation-reply-{one['receiver']['id']}"
         assert one["receiver"]["docs"] == f"http://platform.example:{port}/#{anchor}"
         assert one["receiver"]["id"] in specification(receiver).document["operations"]
 
