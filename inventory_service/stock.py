@@ -6,7 +6,6 @@ each other in a circle, and the last of an item goes to one of them.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -14,12 +13,13 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app_common.messaging.inventory_service_messaging import OutOfStock, StockItem
+from app_common.messaging.inventory_service_messaging import LowStock, OutOfStock, StockItem
 from app_common.settings import low_stock
 from inventory_service.models import Reservation, ReservationStatus, ReservedLine, StockRow
+from sagas_framework import publish
 
-logger = logging.getLogger(__name__)
-
+LOW: Final = low_stock()
+"""An item of which fewer are left is low."""
 FULL: Final = 10
 """How many of an item there are when it is filled up."""
 MOST: Final = 1_000_000
@@ -72,7 +72,7 @@ def reserve(session: Session, key: str, order_id: str, items: Iterable[StockItem
     session.add(reservation)
     for item, row in there.items():
         was, row.available = row.available, row.available - wanted[item]
-        if row.available < low_stock() <= was:
+        if row.available < LOW <= was:
             stock_low(session, item, row.available)
     return reservation
 
@@ -88,12 +88,8 @@ def release(session: Session, key: str) -> None:
 
 
 def stock_low(session: Session, item: str, available: int) -> None:
-    """An order has brought an item below the number at which it is low.
-
-    Args:
-        session: what is said to others is to commit with the order's reservation.
-    """
-    logger.warning("%s is low: %d left", item, available)
+    """Tell that an order has brought an item below `LOW`: with its reservation, or not at all."""
+    publish(LowStock(item=item, available=available), session)
 
 
 # ---- by operators ---------------------------------------------------------------------------------

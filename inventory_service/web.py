@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as BaseResponse
 
-from app_common.settings import low_stock
 from app_common.texts import Name
 from app_common.web.access import Access
 from app_common.web.answers import LIVE, body, fresh, page
@@ -53,7 +52,7 @@ class Views:
         with _looking() as session:
             there, held = stock.available(session), stock.reserved(session)
         rows = [
-            {"item": item, "available": number, "reserved": held.get(item, 0), "low": number < low_stock()}
+            {"item": item, "available": number, "reserved": held.get(item, 0), "low": number < stock.LOW}
             for item, number in there.items()
         ]
         return page("stock.html", lambda: {"stock": rows}, title="Stock", stock=rows, live=LIVE)

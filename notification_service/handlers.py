@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.notification_service_messaging import notification_service
 from app_common.messaging.order_service_messaging import CustomerTold
 from app_common.settings import service_settings
@@ -19,4 +20,11 @@ subscriber = Subscriber(
 @subscriber.subscribes(CustomerTold)
 def customer_told(event: CustomerTold, context: EventContext) -> None:
     """Keep what the customer of an order was told."""
-    notifications.keep(context.session, context.event_id, event.order_id, event.message, context.at)
+    notifications.keep(context.session, context.event_id, event.message, context.at, order_id=event.order_id)
+
+
+@subscriber.subscribes(LowStock)
+def stock_low(event: LowStock, context: EventContext) -> None:
+    """Keep for the operators that an item is low."""
+    left = f"{event.available:,} left" if event.available else "none left"
+    notifications.keep(context.session, context.event_id, f"{event.item} is low: {left}", context.at)

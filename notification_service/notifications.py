@@ -12,7 +12,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from notification_service.models import Notification
+from notification_service.models import Audience, Notification
 
 PAGE: Final = 100
 """Notifications on a page."""
@@ -22,23 +22,28 @@ _KEY: Final = re.compile(r"(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def keep(session: Session, event_id: str, order_id: str, message: str, at: datetime) -> bool:
-    """Keep what a customer was told; whether it was new.
+def keep(session: Session, event_id: str, message: str, at: datetime, *, order_id: str | None = None) -> bool:
+    """Keep what a customer was told about an order or, without one, the operators; whether it was new.
 
     An event that comes again, also at the same moment, is kept once.
 
     Args:
         event_id: of the event that it came with.
-        at: when the customer was told, with a zone.
+        at: when they were told, with a zone.
     """
     known = select(Notification.id).where(Notification.event_id == event_id)
     if session.execute(known).first() is not None:
         return False
     try:
         with session.begin_nested():
-            # PostgreSQL stores no NUL.
             session.add(
-                Notification(event_id=event_id, order_id=order_id, message=message.replace("\0", ""), at=at)
+                Notification(
+                    event_id=event_id,
+                    audience=Audience.OPERATORS if order_id is None else Audience.CUSTOMERS,
+                    order_id=order_id,
+                    message=message.replace("\0", ""),  # PostgreSQL stores none
+                    at=at,
+                )
             )
     except IntegrityError:  # somebody else was quicker with the same event
         return False
@@ -53,10 +58,18 @@ class Page:
     older: str | None
 
 
-def page(session: Session, *, order: str | None = None, before: str | None = None, limit: int = PAGE) -> Page:
+def page(
+    session: Session,
+    *,
+    audience: Audience | None = None,
+    order: str | None = None,
+    before: str | None = None,
+    limit: int = PAGE,
+) -> Page:
     """Notifications, newest first.
 
     Args:
+        audience: for these only.
         order: of this order only.
         before: older than those of the page that gave this key.
 
@@ -64,6 +77,8 @@ def page(session: Session, *, order: str | None = None, before: str | None = Non
         ValueError: `before` is no key.
     """
     query = select(Notification).order_by(Notification.at.desc(), Notification.id.desc()).limit(limit + 1)
+    if audience is not None:
+        query = query.where(Notification.audience == audience)
     if order is not None:
         query = query.where(Notification.order_id == order)
     if before is not None:
@@ -81,8 +96,9 @@ def newest(session: Session) -> int:
 
 
 def line(notification: Notification) -> str:
-    """The notification in one line: ``time | order | message``."""
-    parts = (notification.at.isoformat(timespec="seconds"), notification.order_id, notification.message)
+    """The notification in one line: ``time | order | message``, or ``time | operators | message``."""
+    whom = notification.order_id or notification.audience.value
+    parts = (notification.at.isoformat(timespec="seconds"), whom, notification.message)
     return " | ".join(_CONTROLS.sub(" ", part) for part in parts)
 
 

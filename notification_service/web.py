@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from flask import Flask, Response, render_template, request, url_for
 from sqlalchemy.orm import Session
 
+from app_common.web.addresses import page_address
 from app_common.web.answers import LIVE, as_json
 from app_common.web.app import service_app
 from app_common.web.errors import Refusal
 from notification_service import notifications
 from notification_service.handlers import subscriber
-from notification_service.models import Notification
+from notification_service.models import Audience, Notification
 from sagas_framework import reading
 
 _KINDS: Final = ["application/json", "text/html", "text/plain"]
@@ -31,12 +33,13 @@ def create_app() -> Flask:
 
 
 def show() -> Response:
-    """What customers were told, newest first: as a page, as JSON or, oldest first, in lines.
+    """What customers and operators were told, newest first: as a page, as JSON or, oldest first, in lines.
 
     Raises:
-        Refusal: ``order`` or ``before`` cannot be used.
+        Refusal: ``audience``, ``order`` or ``before`` cannot be used.
     """
-    order, before = _order(), request.args.get("before")
+    audience, order, before = _audience(), _order(), request.args.get("before")
+    chosen: dict[str, Any] = {"audience": audience and audience.value, "order": order}
     kind = request.accept_mimetypes.best_match(_KINDS, default=_KINDS[0]) or _KINDS[0]
     with reading(subscriber.engine) as connection, Session(connection) as session:
         # Nothing that is kept ever changes, so who has this page needs no other until more is kept.
@@ -46,15 +49,20 @@ def show() -> Response:
         if request.if_none_match.contains_weak(tag):
             return _tagged(Response(status=304), tag)
         try:
-            found = notifications.page(session, order=order, before=before)
+            found = notifications.page(session, audience=audience, order=order, before=before)
         except ValueError as error:
             raise Refusal(400, f"before={error}", "Follow the link to older notifications") from None
-        more: dict[str, Any] = {"order": order} if order else {}
-        older = found.older and url_for(str(request.endpoint), before=found.older, **more)
-        return _tagged(_answer(kind, found.notifications, order, before, older), tag)
+        older = found.older and url_for(str(request.endpoint), before=found.older, **chosen)
+        return _tagged(_answer(kind, found.notifications, chosen, before, older), tag)
 
 
-def _answer(kind: str, found: Any, order: str | None, before: str | None, older: str | None) -> Response:
+def _answer(
+    kind: str,
+    found: Sequence[Notification],
+    chosen: dict[str, Any],
+    before: str | None,
+    older: str | None,
+) -> Response:
     if kind == "text/plain":
         lines = "".join(f"{notifications.line(one)}\n" for one in reversed(found))
         return Response(lines, mimetype="text/plain")
@@ -66,7 +74,9 @@ def _answer(kind: str, found: Any, order: str | None, before: str | None, older:
         title="Notifications",
         days=days,
         number=len(found),
-        order=order,
+        chosen=chosen,
+        audiences=[one.value for one in Audience],
+        stock=page_address("inventory_service"),
         before=before,
         older=older,
         live=None if before else LIVE,
@@ -77,11 +87,26 @@ def _answer(kind: str, found: Any, order: str | None, before: str | None, older:
 def _in_json(one: Notification) -> dict[str, Any]:
     return {
         "id": one.id,
+        "audience": one.audience.value,
         "order_id": one.order_id,
         "message": one.message,
         "at": one.at.isoformat(),
         "line": notifications.line(one),
     }
+
+
+def _audience() -> Audience | None:
+    """Those whose messages are asked for; None: all.
+
+    Raises:
+        Refusal: there are none of this name.
+    """
+    wanted = request.args.get("audience")
+    try:
+        return Audience(wanted) if wanted else None
+    except ValueError:
+        known = " or ".join(Audience)
+        raise Refusal(400, f"audience={wanted} is nobody", f"Write {known}, or leave it out") from None
 
 
 def _order() -> str | None:

@@ -1,11 +1,14 @@
-"""What the inventory service is asked: to set items aside for an order, or to put them back."""
+"""What the inventory service is asked: to set items aside for an order, or to put them back.
+
+And what it tells: that an item is low.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from app_common.texts import Name, OrderId
-from sagas_framework import Command, Compensation, Failure, Message, Reply, Service
+from sagas_framework import Command, Compensation, Event, Failure, Message, Reply, Service
 
 inventory_service = Service("inventory_service")
 
@@ -40,3 +43,10 @@ class ReleaseItems(Compensation[ReserveItems], service=inventory_service, name="
     """Put them back. `reservation_id` is None when `ReserveItems` was never answered."""
 
     reservation_id: int | None = Field(examples=[5])
+
+
+class LowStock(Event, service=inventory_service, name="low_stock"):
+    """An order has brought an item below the number at which it is low."""
+
+    item: Annotated[Name, Field(examples=["milk"])]
+    available: int = Field(ge=0, examples=[2])

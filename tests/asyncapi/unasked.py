@@ -8,7 +8,7 @@ NO_SAGA: Final = (
     "accounting_service.charge",
     "accounting_service.refund",
     "delivery_service.",
-    "inventory_service.",
+    "inventory_service.",  # also what it tells: only orders that reserve bring that about
     "order_service.customer_told",
 )
 """Beginnings of the names of messages."""

@@ -38,12 +38,12 @@ def tell(service: Participant | Subscriber) -> None:
         keep(
             session,
             "1",
-            order,
             "Received order for Riley: 1 milk. Total = 1299.00",
             NOON.replace(hour=10, minute=2, second=5),
+            order_id=order,
         )
         session.flush()
-        keep(session, "2", order, "Order was approved by Chris.", NOON.replace(hour=10, minute=10))
+        keep(session, "2", "Order was approved by Chris.", NOON.replace(hour=10, minute=10), order_id=order)
 
 
 @pytest.mark.parametrize("name", ["notification", "inventory", "delivery"])

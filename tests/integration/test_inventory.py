@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from app_common.messaging.inventory_service_messaging import ReleaseItems, ReserveItems, StockItem
+from app_common.messaging.inventory_service_messaging import LowStock, ReleaseItems, ReserveItems, StockItem
 from inventory_service import stock
-from sagas_framework import Participant
+from sagas_framework import Participant, publish
+from sagas_framework.storage.outbox import Outbox, OutboxRow
 from tests.integration.asking import Asking, answer, serving, session_of
 
+LOW = LowStock.contract.task
 FULL = {"apples": 10, "bread": 10, "iPhone": 10, "milk": 10, "oranges": 10}
 
 
@@ -147,13 +150,62 @@ def test_commands_in_a_batch_reserve_as_they_do_alone(inventory: Participant) ->
     assert available(inventory)["milk"] == 1
 
 
-def test_an_item_that_gets_low_is_told_once(inventory: Participant, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "inventory_service.stock")
+def told(inventory: Participant) -> list[tuple[str, Any]]:
+    """What the service has published, as `(topic, fields)`, as a relay would send it."""
+    sent: list[tuple[str, Any]] = []
 
+    def send(rows: Sequence[OutboxRow]) -> list[bool]:
+        sent.extend((row.topic, json.loads(row.body)) for row in rows)
+        return [True] * len(rows)
+
+    Outbox(inventory.engine).send(send, 100, inventory.clock())
+    return sent
+
+
+def test_an_item_that_gets_low_is_told_once_until_it_was_put_back(inventory: Participant) -> None:
     for number in (7, 1, 1):  # 3 left, 2 left, 1 left
         assert Asking(inventory)(wanting(milk=number))[0] == "success"
+    first = told(inventory)
+    with session_of(inventory) as session:
+        stock.fill_up(session)
+    assert Asking(inventory)(wanting(milk=10, bread=8, apples=1))[0] == "success"
 
-    assert [record.getMessage() for record in caplog.records] == ["milk is low: 2 left"]
+    assert first == [(LOW, {"item": "milk", "available": 2})]
+    assert told(inventory) == [
+        (LOW, {"item": "bread", "available": 2}),
+        (LOW, {"item": "milk", "available": 0}),
+    ]
+
+
+def test_that_an_item_is_low_is_told_with_the_reservation_or_not_at_all(
+    inventory: Participant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = [Asking(inventory)(wanting(milk=9, bread=11)), Asking(inventory)(wanting(milk=11))]
+    asking = Asking(inventory)
+    with monkeypatch.context() as patched:
+        patched.setattr(stock, "publish", publish_and_break)
+        broken = asking(wanting(milk=9))
+    nothing = told(inventory)
+
+    again = asking(wanting(milk=9), attempt=2)
+
+    assert [result for result, _ in refused] == ["refused"] * 2
+    assert (broken[0], nothing) == ("failed", [])
+    assert (again[0], told(inventory)) == ("success", [(LOW, {"item": "milk", "available": 1})])
+
+
+def publish_and_break(event: LowStock, session: Session) -> None:
+    publish(event, session)
+    raise RuntimeError("the process has no memory left")
+
+
+def test_commands_in_a_batch_tell_what_those_tell_that_are_kept(inventory: Participant) -> None:
+    messages = [Asking(inventory).message(wanting(milk=number)) for number in (8, 11, 1)]
+
+    results = [answer(reply)[0] for reply in inventory.receive_all(messages)]
+
+    assert results == ["success", "refused", "success"]
+    assert told(inventory) == [(LOW, {"item": "milk", "available": 2})]
 
 
 def test_the_last_of_an_item_goes_to_one_order(inventory: Participant) -> None:

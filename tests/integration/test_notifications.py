@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.orm import Session
 
+from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.order_service_messaging import CustomerTold
 from notification_service import notifications
 from notification_service.notifications import keep
@@ -36,10 +37,10 @@ def client(kept: Subscriber, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def tell(
-    kept: Subscriber, event: str, message: str = "hello", order: str = RILEY, seconds: float = 0
+    kept: Subscriber, event: str, message: str = "hello", order: str | None = RILEY, seconds: float = 0
 ) -> None:
     with session_of(kept) as session:
-        keep(session, event, order, message, NOON + timedelta(seconds=seconds))
+        keep(session, event, message, NOON + timedelta(seconds=seconds), order_id=order)
 
 
 def messages(client: Any, query: str = "") -> list[str]:
@@ -62,6 +63,18 @@ def test_what_a_customer_was_told_is_kept_with_the_moment_at_which_it_was_publis
     assert (one["order_id"], one["message"], one["at"]) == (RILEY, told.message, at.isoformat())
 
 
+@pytest.mark.parametrize(("available", "left"), [(2, "2 left"), (0, "none left"), (1200, "1,200 left")])
+def test_that_an_item_is_low_is_kept_for_the_operators(
+    kept: Subscriber, client: Any, available: int, left: str
+) -> None:
+    hear(kept, LowStock(item="milk", available=available))
+
+    (one,) = client.get("/").json["notifications"]
+    assert (one["audience"], one["order_id"]) == ("operators", None)
+    assert one["message"] == f"milk is low: {left}"
+    assert one["line"].endswith(f" | operators | milk is low: {left}")
+
+
 def test_an_event_that_comes_again_is_kept_once(kept: Subscriber, client: Any) -> None:
     for _ in range(3):
         tell(kept, "event-1")
@@ -78,8 +91,8 @@ def test_an_event_that_comes_twice_at_once_is_kept_once_and_fails_nobody(
     def come(_: int) -> bool:
         with session_of(kept) as session:
             together.wait(20) if kept.engine.dialect.name == "postgresql" else None
-            new = keep(session, "event-1", RILEY, "hello", NOON)
-            keep(session, f"beside-{_}", RILEY, "beside", NOON)  # the transaction goes on
+            new = keep(session, "event-1", "hello", NOON, order_id=RILEY)
+            keep(session, f"beside-{_}", "beside", NOON, order_id=RILEY)  # the transaction goes on
             return new
 
     with ThreadPoolExecutor(4) as pool:
@@ -91,7 +104,7 @@ def test_an_event_that_comes_twice_at_once_is_kept_once_and_fails_nobody(
 
 def test_what_is_not_committed_was_not_told(kept: Subscriber, client: Any) -> None:
     with Session(kept.engine) as session:
-        keep(session, "event-1", RILEY, "hello", NOON)
+        keep(session, "event-1", "hello", NOON, order_id=RILEY)
         session.rollback()
 
     assert messages(client) == []
@@ -101,11 +114,11 @@ def test_what_is_not_committed_was_not_told(kept: Subscriber, client: Any) -> No
 
 def test_a_moment_comes_back_in_utc_whatever_zone_it_had(kept: Subscriber, client: Any) -> None:
     with session_of(kept) as session:
-        keep(session, "e", RILEY, "hello", NOON.astimezone(timezone(timedelta(hours=-7))))
+        keep(session, "e", "hello", NOON.astimezone(timezone(timedelta(hours=-7))), order_id=RILEY)
 
     assert client.get("/").json["notifications"][0]["at"] == "2026-03-17T12:00:00+00:00"
     with session_of(kept) as session, pytest.raises(Exception, match="no time zone"):
-        keep(session, "f", RILEY, "hello", NOON.replace(tzinfo=None))
+        keep(session, "f", "hello", NOON.replace(tzinfo=None), order_id=RILEY)
 
 
 # ---- finding --------------------------------------------------------------------------------------
@@ -128,11 +141,35 @@ def test_those_of_one_order_are_found_by_it(kept: Subscriber, client: Any) -> No
     assert messages(client, "?order=") == ["for Casey", "for Riley"]
 
 
-@pytest.mark.parametrize("query", ["", f"order={RILEY}&"])
+def test_those_for_customers_and_those_for_operators_are_found_apart(kept: Subscriber, client: Any) -> None:
+    tell(kept, "1", "for Riley")
+    tell(kept, "2", "for operators", order=None)
+
+    assert messages(client) == ["for operators", "for Riley"]
+    assert messages(client, "?audience=operators") == ["for operators"]
+    assert messages(client, "?audience=customers") == ["for Riley"]
+    assert messages(client, f"?audience=operators&order={RILEY}") == []
+    refused = client.get("/?audience=kings")
+    assert (refused.status_code, refused.json["do"]) == (400, "Write customers or operators, or leave it out")
+
+
+def test_the_page_leads_operators_to_the_stock(kept: Subscriber, client: Any) -> None:
+    tell(kept, "1", "milk is low: 2 left", order=None)
+
+    page = client.get("/?audience=operators", headers=BROWSER).text
+
+    assert '<a href="http://localhost:3002/">stock</a>' in page
+    assert "<option selected>operators</option>" in page
+    assert "The customers were told nothing yet." in client.get("/?audience=customers", headers=BROWSER).text
+
+
+@pytest.mark.parametrize("query", ["", f"order={RILEY}&", "audience=customers&"])
 def test_older_ones_are_pages_away_each_shown_once(
     kept: Subscriber, client: Any, query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications.page, "__kwdefaults__", {"order": None, "before": None, "limit": 3})
+    monkeypatch.setattr(
+        notifications.page, "__kwdefaults__", {**(notifications.page.__kwdefaults__ or {}), "limit": 3}
+    )
     for number in range(8):
         tell(kept, str(number), str(number), seconds=number // 3)  # several at the same moment
 

@@ -33,7 +33,10 @@ UNASKED: Final = {
     "delivery_service.cancel_shipment",
 }
 """What no saga here asks for."""
-EVENTS: Final = {"order_service.customer_told": ("order_service", "notification_service")}
+EVENTS: Final = {
+    "order_service.customer_told": ("order_service", "notification_service"),
+    "inventory_service.low_stock": ("inventory_service", "notification_service"),
+}
 """Who tells, and who listens."""
 
 

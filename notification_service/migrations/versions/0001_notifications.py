@@ -14,12 +14,14 @@ def upgrade() -> None:
         "notifications",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("event_id", sa.String(64), nullable=False, unique=True),
-        sa.Column("order_id", sa.String(100), nullable=False),
+        sa.Column("audience", sa.String(30), nullable=False),
+        sa.Column("order_id", sa.String(100)),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("at", Moment, nullable=False),
     )
     op.create_index("notifications_newest", "notifications", ["at", "id"])
     op.create_index("notifications_of_order", "notifications", ["order_id", "at", "id"])
+    op.create_index("notifications_for", "notifications", ["audience", "at", "id"])
 
 
 def downgrade() -> None:
