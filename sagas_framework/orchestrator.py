@@ -518,7 +518,14 @@ class Orchestrator:
         self, tx: StoreTransaction, batch: _Batch, instance: SagaInstance, signal: SignalRow, now: datetime
     ) -> SignalAnswer:
         event = SignalReceived(
-            instance.id, now, signal.id, signal.signal, signal.payload, signal.said_at, signal.by
+            instance.id,
+            now,
+            signal.id,
+            signal.signal,
+            signal.payload,
+            signal.said_at,
+            signal.by,
+            signal.reason,
         )
         decision = self._decide(tx, batch, instance, event)
         if decision.too_late:

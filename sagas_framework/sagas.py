@@ -366,6 +366,7 @@ class Sagas:
                 self.clock(),
                 history=read_history(connection, saga_id),
                 acts=[a for a in read_acts(connection, saga_id) if a.handled_at is None or a.refused],
+                said=read_signals(connection, saga=instance.saga, key=instance.key, but_taken=True),
                 queues=read_queues(connection),
                 same=count_waiting(connection, instance, MOST),
             )
@@ -499,6 +500,7 @@ class Sagas:
         key: str | None = None,
         id: str | None = None,
         by: str = "",
+        reason: str = "",
         session: Session | Connection | None = None,
     ) -> SignalRow:
         """Tell a saga what one of its steps waits for, in the caller's transaction.
@@ -511,7 +513,7 @@ class Sagas:
             signal: or its name and its payload as plain JSON, from anywhere.
             id: of this signal, so that a repetition is the same one: no second row, the same answer.
                 None: there is no repetition.
-            by: who says it, for the history.
+            by, reason: who says it and why, for the history.
             session: in this transaction; None: in one of its own.
 
         Raises:
@@ -523,11 +525,19 @@ class Sagas:
         """
         if session is None:
             with self.engine.begin() as connection:
-                return self.signal(saga, signal, key=key, id=id, by=by, session=connection)
+                return self.signal(saga, signal, key=key, id=id, by=by, reason=reason, session=connection)
         connection = session.connection() if isinstance(session, Session) else session
         name, its_key, _ = self._whose(connection, saga, key)
         row = store_signal(
-            connection, self.definitions, name, its_key, signal, said_id=id, by=by, now=self.clock()
+            connection,
+            self.definitions,
+            name,
+            its_key,
+            signal,
+            said_id=id,
+            by=by,
+            reason=reason,
+            now=self.clock(),
         )
         self._wake_after(connection)
         return row

@@ -35,6 +35,7 @@ def store_signal(
     *,
     said_id: str | None,
     by: str,
+    reason: str,
     now: datetime,
 ) -> SignalRow:
     """Store a signal for whoever has the key, or will have it, in the caller's transaction.
@@ -66,6 +67,7 @@ def store_signal(
         payload=payload,
         said_at=now,
         by=by,
+        reason=reason,
         look_at=AT_ONCE if why is None else None,
         became=Became.STORED if why is None else Became.TOO_LATE,
         handled_at=None if why is None else now,

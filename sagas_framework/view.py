@@ -37,6 +37,7 @@ class SagaView:
             with, so that nobody here moves it.
         history: oldest first.
         acts: what operators asked for that is not in the history: not taken yet, or refused.
+        said: signals for it that no step has taken: kept, not looked at yet, or too late; newest first.
         queues: as they were last seen on the broker, by name.
         same: how many other instances wait for the same.
     """
@@ -46,6 +47,7 @@ class SagaView:
     now: datetime
     history: Sequence[HistoryLine] = ()
     acts: Sequence[ActRow] = ()
+    said: Sequence[SignalRow] = ()
     queues: Mapping[str, QueueSeen] = field(default_factory=lambda: MappingProxyType({}))
     same: int = 0
 
@@ -99,8 +101,8 @@ class SagaView:
         Shape: what `summary` has, then what `why_in_json` has, ``state``, ``steps`` (in order: ``name``,
         ``phase``, ``effect``, ``attempts``, ``tries``, and what else the row has of each), ``history``
         (oldest first: ``at``, ``entry``, ``step``, ``detail``, ``revision``), ``declared``, ``signals``
-        (names of those that it waits for now), ``can_do`` (acts that would be obeyed now) and ``acts``
-        (asked for).
+        (names of those that it waits for now), ``said`` (signals that no step has taken), ``can_do`` (acts
+        that would be obeyed now) and ``acts`` (asked for).
         """
         return (
             summary(self.instance)
@@ -111,6 +113,7 @@ class SagaView:
                 "history": [line_to_json(line) for line in self.history],
                 "declared": self.saga is not None,
                 "signals": self.signals,
+                "said": [signal_to_json(row) for row in self.said],
                 "can_do": [option.to_json() for option in self.options],
                 "acts": [act_to_json(act) for act in self.acts],
             }
@@ -291,6 +294,7 @@ def signal_to_json(row: SignalRow) -> dict[str, Any]:
         "id": row.said_id,
         "payload": dict(row.payload),
         "by": row.by or None,
+        "reason": row.reason or None,
         "said_at": row.said_at.isoformat(),
         "became": row.became.value,
         "answer": row.answer,

@@ -23,6 +23,7 @@ from sagas_framework.view import signal_to_json
 @click.option("--payload", default="{}", metavar="JSON", help="What it says.  [default: {}]")
 @click.option("--id", "said_id", metavar="ID", help="So that a repetition is the same signal.")
 @click.option("--by", help="Who; kept in the history.  [default: your login name]")
+@click.option("--reason", default="", help="Why; kept in the history.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for the orchestrator's answer.")
 @json_option
 @pass_program
@@ -34,6 +35,7 @@ def signal(
     payload: str,
     said_id: str | None,
     by: str | None,
+    reason: str,
     no_wait: bool,
 ) -> None:
     """Tell the saga SAGA with the business key KEY the signal NAME.
@@ -42,7 +44,7 @@ def signal(
     """
     who = login_name() if by is None else by
     sagas = program.sagas
-    stored = sagas.signal(saga, (name, _payload(payload)), key=key, id=said_id, by=who)
+    stored = sagas.signal(saga, (name, _payload(payload)), key=key, id=said_id, by=who, reason=reason)
     row = sagas.signal_answer(stored.id, within=timedelta(0) if no_wait else PATIENCE)
     if program.json:
         print_json(signal_to_json(row))

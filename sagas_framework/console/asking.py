@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from flask import Request
 
 from sagas_framework.console.choices import Choice, choices, refusal
-from sagas_framework.console.fields import Read, check, parse, parse_object, read
+from sagas_framework.console.fields import Input, Read, check, moment, parse, parse_object, read
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.steps import reply_model
 from sagas_framework.core.events import Act
@@ -24,7 +25,8 @@ class Given:
     """What was sent, as it came.
 
     Args:
-        fields: ``act``, ``step``, ``reason``, ``by``, ``revision``, ``force``, ``reply``.
+        fields: ``act``, ``step``, ``reason``, ``by``, ``revision``, ``force``, ``reply``, ``until``; of a
+            signal ``signal``, ``payload``, ``id``.
         form: all fields of a form; None for JSON.
         sure: the choices whose confirmation was ticked.
     """
@@ -71,13 +73,15 @@ class Chosen:
 
     Args:
         choice: with what was typed, and what is wrong with it.
-        wrong: ``field -> what is wrong``, of ``force`` and ``reply``.
+        until: the new moment of what is moved.
+        wrong: ``field -> what is wrong``, of ``force``, ``reply`` and ``until``.
     """
 
     choice: Choice
     force: bool
     revision: int
     reply: Any = None
+    until: datetime | None = None
     wrong: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,11 +125,17 @@ def choose(view: SagaView, given: Given) -> Chosen:
     force = given.forced
     wrong = {}
     if not told.ok:
-        wrong["reply"] = _told(told)
+        wrong["reply"] = in_a_line(told)
     if force is None:
         wrong["force"] = "force is true or false."
     elif choice.force and not force:
         wrong["force"] = "Confirm this: the participant is not asked."
+    until = None
+    if choice.until is not None:
+        moved, until = _until(choice, choice.until, given)
+        choice = replace(choice, until=moved)
+        if moved.error:
+            wrong["until"] = moved.error
     choice = replace(
         choice,
         inputs=told.inputs if choice.inputs is not None else None,
@@ -133,7 +143,7 @@ def choose(view: SagaView, given: Given) -> Chosen:
         unsure=wrong.get("force", ""),
         confirmed=bool(force),
     )
-    return Chosen(choice, bool(force), revision, told.reply, wrong)
+    return Chosen(choice, bool(force), revision, told.reply, until, wrong)
 
 
 # ---- parts ----------------------------------------------------------------------------------------
@@ -176,6 +186,8 @@ def _step(view: SagaView, given: Given) -> str | None:
 def _choice(view: SagaView, act: Act, step: str | None) -> Choice:
     offered = choices(view)
     found = [c for c in offered if c.act == act.value and (step is None or c.step in (None, step))]
+    if act is Act.RESCHEDULE:  # without a step it is the saga's own deadline
+        found = [choice for choice in found if choice.step == step]
     if len(found) > 1:
         raise Problem(
             400, "More than one step waits", f"Name one: {', '.join(str(choice.step) for choice in found)}"
@@ -185,6 +197,19 @@ def _choice(view: SagaView, act: Act, step: str | None) -> Choice:
     why = refusal(view, act, step) or "it would not be obeyed"
     can = ", ".join(choice.value.replace(":", " ") for choice in offered) or "nothing"
     raise Problem(409, f"This cannot be done now: {why}. Nothing was changed", f"What can be done: {can}")
+
+
+def _until(choice: Choice, field: Input, given: Given) -> tuple[Input, datetime | None]:
+    """The field as it was filled in, and the moment that it says."""
+    if given.form is None:
+        typed = given.fields.get("until")
+    else:
+        typed = given.form.get(choice.field(field), given.form.get("until", ""))
+    shown = replace(field, typed=typed if isinstance(typed, str) else "")
+    try:
+        return shown, moment(typed)
+    except ValueError as error:
+        return replace(shown, error=str(error) if typed else "Say until when."), None
 
 
 def _reply(view: SagaView, choice: Choice, given: Given) -> Read:
@@ -206,24 +231,26 @@ def _reply(view: SagaView, choice: Choice, given: Given) -> Read:
     else:
         typed = {its.name: given.form.get(choice.field(its), "") for its in choice.inputs}
         told = read(choice.inputs, typed, model)
-    if told.ok and not _storable(told.reply):
+    if told.ok and not storable(told.reply):
         return replace(told, trouble="The reply has characters that cannot be kept, such as NUL.")
     return told
 
 
-def _told(told: Read) -> str:
+def in_a_line(told: Read) -> str:
+    """What is wrong with what was typed or sent."""
     parts = [told.trouble] if told.trouble else []
     parts += [f"{its.name}: {its.error}" if its.name else its.error for its in told.inputs if its.error]
     return " ".join(parts)
 
 
-def _storable(value: Any) -> bool:
+def storable(value: Any) -> bool:
+    """Whether a database keeps every text in this JSON value."""
     match value:
         case str():
             return is_storable(value)
         case Mapping():
-            return all(is_storable(str(name)) and _storable(inner) for name, inner in value.items())
+            return all(is_storable(str(name)) and storable(inner) for name, inner in value.items())
         case list():
-            return all(map(_storable, value))
+            return all(map(storable, value))
         case _:
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from math import isfinite
 from typing import Any, Final, NoReturn
@@ -24,6 +25,8 @@ class Kind(StrEnum):
     INTEGER = "integer"
     NUMBER = "number"
     CHECKBOX = "checkbox"
+    YES_OR_NO = "yes or no"  # a checkbox that nobody may forget
+    MOMENT = "moment"
     JSON = "json"
 
 
@@ -128,6 +131,19 @@ def parse(text: str | bytes) -> Any:
     return value
 
 
+def moment(text: object) -> datetime:
+    """A moment as it is typed or sent. Without a time zone it is UTC.
+
+    Raises:
+        ValueError: it is none, or none that can be kept; the message says what one looks like.
+    """
+    try:
+        read = datetime.fromisoformat(text.strip() if isinstance(text, str) else "")
+        return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # a time zone can lead out of the years there are
+        raise ValueError("This is no moment. Write it like 2026-03-02T18:00+01:00.") from None
+
+
 def parse_object(body: bytes, like: str) -> dict[str, Any]:
     """The JSON object that a request brought.
 
@@ -229,6 +245,12 @@ def _value(field: Input) -> Any:
     match field.kind:
         case Kind.CHECKBOX:
             return bool(field.typed)
+        case Kind.YES_OR_NO:
+            if field.typed not in ("true", "false"):
+                raise ValueError("Choose yes or no.")
+            return field.typed == "true"
+        case Kind.MOMENT:
+            return moment(field.typed)
         case Kind.INTEGER:
             try:
                 return int(field.typed)

@@ -1,4 +1,4 @@
-"""``GET /<saga>`` and ``POST /<saga>/acts``: where one saga stands, why, and what can be done about it."""
+"""The page of one saga: where it stands, why, and what can be done about it; its acts and its signals."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from flask import Blueprint, Response, redirect, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from sagas_framework.console import answers
-from sagas_framework.console.asking import Chosen, Given, MovedOn, choose
+from sagas_framework.console.asking import Given, MovedOn, choose
 from sagas_framework.console.choices import Choice
 from sagas_framework.console.desk import Desk
+from sagas_framework.console.guard import Signed
 from sagas_framework.console.lines import Line as ListLine
 from sagas_framework.console.problem import Problem
 from sagas_framework.console.shown import Line, act_json, history_lines, masked_json, masked_line, pace, shown
+from sagas_framework.console.signals import Said, SignalForm, became_in_words, refused, said
+from sagas_framework.console.steps import masked_signal
 from sagas_framework.core.events import Act
 from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.errors import SagasError, UnknownRun
 from sagas_framework.storage.engine import reading
-from sagas_framework.storage.ports import ActRow, HistoryLine, is_storable
+from sagas_framework.storage.ports import ActRow, Became, HistoryLine, SignalRow, is_storable
 from sagas_framework.storage.reads import read_stamp
-from sagas_framework.view import SagaView, act_to_json, summary
+from sagas_framework.view import SagaView, act_to_json, signal_to_json, summary
 
 PATIENCE: Final = timedelta(seconds=2)
 """How long a POST waits for an orchestrator to take the act; a running one does within a second."""
@@ -84,7 +87,7 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         except Problem as problem:
             return _not_stored(desk, view, problem, given)
         if wrong or chosen.wrong:
-            return _incomplete(desk, view, chosen, {**wrong, **chosen.wrong}, given)
+            return _incomplete(desk, view, chosen.choice, {**wrong, **chosen.wrong}, given)
         number = desk.sagas.act(
             saga_id,
             Act(chosen.choice.act),
@@ -94,6 +97,7 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
             step=chosen.choice.step,
             reply=chosen.reply,
             force=chosen.force,
+            until=chosen.until,
         )
         row = desk.sagas.act_answer(number, within=PATIENCE)
         if answers.wants_html():
@@ -102,6 +106,50 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         after = desk.sagas.view(saga_id)
         told = act_json(row, after, _since(after, row), summary(after.instance), desk.mask)
         return answers.as_json(told | {"why": after.why}, status)
+
+    @blueprint.get("/<saga_id>/signals")
+    def signals_of_saga(saga_id: str) -> BaseResponse:
+        return redirect(url_for(".show_saga", saga_id=saga_id), 302)
+
+    @blueprint.post("/<saga_id>/signals")
+    def signal_saga(saga_id: str) -> BaseResponse:
+        desk.guard.check()
+        given = Given.of(request)
+        if not is_storable(saga_id):
+            raise UnknownRun(saga_id)
+        view = desk.sagas.view(saga_id)
+        signed, wrong = desk.guard.sign(given.fields)
+        try:
+            told = said(view, given)
+            if not (wrong or told.wrong):
+                row = _say(desk, view, told, signed)
+        except Problem as problem:
+            return _not_stored(desk, view, problem, given)
+        if wrong or told.wrong:
+            return _incomplete(desk, view, told.form, {**wrong, **told.wrong}, given)
+        if answers.wants_html():
+            return answers.see_other(url_for(".show_saga", saga_id=saga_id, signal=row.id))
+        status = 409 if row.too_late else 200 if row.became is Became.TAKEN else 202
+        after = desk.sagas.view(saga_id)
+        heard = masked_signal(view.saga, signal_to_json(row), desk.mask)
+        return answers.as_json(heard | {"instance": summary(after.instance), "why": after.why}, status)
+
+
+def _say(desk: Desk, view: SagaView, told: Said, signed: Signed) -> SignalRow:
+    """Store it, and wait a moment for what becomes of it."""
+    instance = view.instance
+    try:
+        stored = desk.sagas.signal(
+            instance.saga,
+            (told.form.name, told.payload),
+            key=instance.key,
+            id=told.id,
+            by=signed.by,
+            reason=signed.reason,
+        )
+    except SagasError as error:
+        raise refused(error) from None
+    return desk.sagas.signal_answer(stored.id, within=PATIENCE)
 
 
 # ---- the page -------------------------------------------------------------------------------------
@@ -114,7 +162,7 @@ def _page(
     act: ActRow | None = None,
     notice: Notice | None = None,
     given: Given | None = None,
-    chosen: Choice | None = None,
+    chosen: Choice | SignalForm | None = None,
     wrong: Mapping[str, str] | None = None,
     status: int = 200,
     tag: str | None = None,
@@ -122,7 +170,9 @@ def _page(
     """The page, or the same after something that was not stored, with what was typed."""
     again = given is not None
     page = shown(view, desk.mask, all_lines=request.args.get("history") == "all")
-    if chosen is not None:
+    if isinstance(chosen, SignalForm):
+        page = replace(page, signals=[chosen if s.name == chosen.name else s for s in page.signals])
+    elif chosen is not None:
         page = replace(page, choices=[chosen if c.value == chosen.value else c for c in page.choices])
     live = None if again else pace(view)
     return answers.page(
@@ -136,10 +186,18 @@ def _page(
         tag=tag,
         s=page,
         hides=desk.mask.hides,
-        notice=notice or (None if act is None else _became(view, act, desk)),
+        notice=notice or _notice(desk, view, act),
         typed={} if given is None else given.fields,
         wrong=wrong or {},
     )
+
+
+def _notice(desk: Desk, view: SagaView, act: ActRow | None) -> Notice | None:
+    """What became of what was asked or said last, as the address names it."""
+    if act is not None:
+        return _became(view, act, desk)
+    row = _said(desk, view)
+    return None if row is None else Notice(*became_in_words(row))
 
 
 def _to_json(desk: Desk, view: SagaView, act: ActRow | None) -> dict[str, Any]:
@@ -187,14 +245,28 @@ def _kept() -> dict[str, Any]:
 
 def _asked_for(desk: Desk, view: SagaView) -> ActRow | None:
     """The act of ``?act=``; None if it is not one of this saga's."""
-    number = request.args.get("act", "")
-    if not (number.isascii() and number.isdecimal()) or len(number) > 18:
-        return None
+    number = _number("act")
     try:
-        act = desk.sagas.act_answer(int(number))
+        act = None if number is None else desk.sagas.act_answer(number)
     except SagasError:
         return None
-    return act if act.saga_id == view.instance.id else None
+    return act if act is not None and act.saga_id == view.instance.id else None
+
+
+def _said(desk: Desk, view: SagaView) -> SignalRow | None:
+    """The signal of ``?signal=``; None if it is not one of this saga's."""
+    number, instance = _number("signal"), view.instance
+    try:
+        row = None if number is None else desk.sagas.signal_answer(number)
+    except SagasError:
+        return None
+    return row if row is not None and (row.saga, row.key) == (instance.saga, instance.key) else None
+
+
+def _number(name: str) -> int | None:
+    """A row's number in the address."""
+    given = request.args.get(name, "")
+    return int(given) if given.isascii() and given.isdecimal() and len(given) <= 18 else None
 
 
 def _since(view: SagaView, act: ActRow) -> list[HistoryLine]:
@@ -236,11 +308,15 @@ def _not_stored(desk: Desk, view: SagaView, problem: Problem, given: Given) -> R
 
 
 def _incomplete(
-    desk: Desk, view: SagaView, chosen: Chosen, wrong: Mapping[str, str], given: Given
+    desk: Desk,
+    view: SagaView,
+    chosen: Choice | SignalForm,
+    wrong: Mapping[str, str],
+    given: Given,
 ) -> Response:
     """The saga as it stands, with the form as it was filled in and what is wrong with it."""
     error, do = "Nothing was stored: something is missing or wrong", "Look at the marked fields"
     if not answers.wants_html():
         return answers.as_json({"error": error, "do": "See fields", "fields": dict(wrong)}, 400)
     notice = Notice("not", f"{error}.", f"{do}.")
-    return _page(desk, view, notice=notice, given=given, chosen=chosen.choice, wrong=wrong, status=400)
+    return _page(desk, view, notice=notice, given=given, chosen=chosen, wrong=wrong, status=400)

@@ -21,6 +21,7 @@ class Look(StrEnum):
     MANY = "many"  # a run of failed tries, drawn as one
     FLIGHT = "flight"  # sent, no answer yet
     WAIT = "wait"  # the participant is asked how it stands
+    AWAIT = "await"  # somebody, or a moment, is waited for
     AHEAD = "ahead"  # time left
     PAUSE = "pause"
 

@@ -54,6 +54,7 @@ class Row:
         parked, reason: the mark of a parking that goes on, and why it was parked last.
         lane: of what happened last.
         done, undone, skipped: whether it ever succeeded, its effect was undone, a person left it out.
+        left_out: whether its condition did, or an early end before it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Row:
     done: bool = False
     undone: bool = False
     skipped: bool = False
+    left_out: bool = False
 
     # ---- what happens -----------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,16 +14,26 @@ from markupsafe import Markup, escape
 from sagas_framework.console.choices import Choice, choices, refusal
 from sagas_framework.console.masking import Masking
 from sagas_framework.console.picture import Picture, duration
-from sagas_framework.console.steps import StepRow, pretty, reply_model, step_of, step_rows, undo_model
+from sagas_framework.console.signals import SignalForm, forms
+from sagas_framework.console.steps import (
+    StepRow,
+    masked_reply,
+    masked_signal,
+    pretty,
+    reply_model,
+    step_of,
+    step_rows,
+    undo_model,
+)
 from sagas_framework.console.story import picture
 from sagas_framework.console.timeline import draw, legend
 from sagas_framework.core.events import Act, Recorded
-from sagas_framework.core.instance import Cause, Status
+from sagas_framework.core.instance import Cause, Phase, Status
 from sagas_framework.core.telling import line_in_words
-from sagas_framework.core.why import because, count, in_words
+from sagas_framework.core.why import because, clock_time, count, in_words
 from sagas_framework.saga import SagaDefinition
 from sagas_framework.steps import CommandStep
-from sagas_framework.storage.ports import ActRow, HistoryLine
+from sagas_framework.storage.ports import ActRow, Became, HistoryLine, SignalRow
 from sagas_framework.view import SagaView, act_to_json, line_to_json
 
 MOST_LINES: Final = 200
@@ -34,6 +45,7 @@ MOVING: Final = 900
 WAITING: Final = 5000
 """The same while nothing can happen."""
 _SOON: Final = timedelta(seconds=10)
+_WAITS: Final = (Cause.PAUSE, Cause.START, Cause.SIGNAL, Cause.TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,21 @@ class Asked:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A signal that no step has taken. `payload`: JSON text without its secrets."""
+
+    number: int
+    signal: str
+    payload: str
+    by: str
+    reason: str
+    at: datetime
+    time: str
+    too_late: bool
+    answer: str
+
+
 @dataclass(frozen=True)
 class Shown:
     """The page of a saga.
@@ -115,6 +142,8 @@ class Shown:
     all_lines: bool
     state: str
     asked: Sequence[Asked]
+    signals: Sequence[SignalForm]
+    heard: Sequence[Heard]
 
     @property
     def groups(self) -> list[tuple[str | None, list[Choice]]]:
@@ -157,6 +186,8 @@ def shown(view: SagaView, mask: Masking, *, all_lines: bool = False) -> Shown:
         all_lines=all_lines,
         state=pretty(mask(dict(instance.state), None if view.saga is None else view.saga.state)),
         asked=[_asked(act, view.now) for act in view.acts],
+        signals=forms(view),
+        heard=[_heard(view, row, mask) for row in view.said],
     )
 
 
@@ -166,13 +197,16 @@ def pace(view: SagaView) -> int | None:
         return None
     if not view.instance.started or next(view.instance.in_flight(), None) is not None:
         return MOVING
-    if any(act.handled_at is None for act in view.acts):
+    if any(act.handled_at is None for act in view.acts) or any(
+        row.became is Became.STORED for row in view.said
+    ):
         return MOVING
-    due = [r.resume_at for r in view.records if r.resume_at is not None]
-    if any(moment - view.now < _SOON for moment in due):
+    waits = [record for record in view.records if record.phase is Phase.WAITING]
+    due = [r.resume_at for r in view.records] + [r.deadline for r in waits]
+    if any(moment - view.now < _SOON for moment in due if moment is not None):
         return MOVING
     parked = any(record.parked for record in view.records)
-    return WAITING if parked or due else MOVING
+    return WAITING if parked or waits or any(due) else MOVING
 
 
 def clock(moment: datetime, now: datetime) -> str:
@@ -199,12 +233,33 @@ def _facts(view: SagaView) -> list[Fact]:
         facts = [Fact("Waiting for", in_words(now - instance.created_at))]
     else:
         facts = [Fact("Running for", in_words(now - instance.created_at))]
-    return [*facts, Fact("Revision", str(instance.revision))]
+    return [*facts, *_moments(view), Fact("Revision", str(instance.revision))]
+
+
+def _moments(view: SagaView) -> Iterator[Fact]:
+    """Until when it waits, and until when it must be through."""
+    instance, now = view.instance, view.now
+    if instance.status.ended:
+        return
+    for record in view.records:
+        if record.phase is Phase.WAITING:
+            until = record.deadline
+            told = "for ever" if until is None else _until(until, now)
+            yield Fact("Waits", told, until)
+        elif record.phase is Phase.DELAYED and record.resume_at is not None:
+            yield Fact("Waits", _until(record.resume_at, now), record.resume_at)
+    if instance.deadline is not None and instance.outcome is None:
+        yield Fact("Deadline", _until(instance.deadline, now), instance.deadline)
+
+
+def _until(moment: datetime, now: datetime) -> str:
+    left = f"{in_words(moment - now)} left" if moment > now else "it has passed"
+    return f"until {clock_time(moment, now)}, {left}"
 
 
 def _tone(view: SagaView) -> str:
     instance = view.instance
-    waits = instance.waiting is not None and instance.waiting.cause in (Cause.PAUSE, Cause.START)
+    waits = instance.waiting is not None and instance.waiting.cause in _WAITS
     return "wait" if instance.status is Status.RUNNING and waits else instance.status.value
 
 
@@ -229,7 +284,8 @@ def _marked(view: SagaView, text: str) -> Markup:
     """The text with the first mention of each step that it is about in bold."""
     marked = str(escape(text))
     for record in view.records:
-        if record.parked or record.flight is not None or record.resume_at is not None:
+        waits = record.resume_at is not None or record.phase is Phase.WAITING
+        if record.parked or record.flight is not None or waits:
             name = re.escape(str(escape(record.name)))
             marked = re.sub(rf"(?<![\w.&#])({name})(?![\w.]*\w)", r"<b>\1</b>", marked, count=1)
     return Markup(marked)  # escaped above
@@ -265,6 +321,22 @@ def _asked(act: ActRow, now: datetime) -> Asked:
     )
 
 
+def _heard(view: SagaView, row: SignalRow, mask: Masking) -> Heard:
+    said = masked_signal(view.saga, {"signal": row.signal, "payload": row.payload}, mask)
+    kept = "kept until the saga waits for it" if row.became is Became.KEPT else "not looked at yet"
+    return Heard(
+        number=row.id,
+        signal=row.signal,
+        payload=json.dumps(said["payload"], ensure_ascii=False) if row.payload else "",
+        by=row.by,
+        reason=row.reason,
+        at=row.said_at,
+        time=clock(row.said_at, view.now),
+        too_late=row.too_late,
+        answer=row.answer or kept,
+    )
+
+
 # ---- the history ----------------------------------------------------------------------------------
 
 
@@ -286,11 +358,13 @@ def _line(recorded: Recorded, start: datetime, now: datetime) -> Line:
 
 
 def _masked_line(recorded: Recorded, saga: SagaDefinition | None, mask: Masking) -> Recorded:
-    """Replies are the only thing that others put into it."""
-    if "reply" not in recorded.detail:
-        return recorded
-    reply = mask(recorded.detail["reply"], reply_model(saga, recorded.step))
-    return replace(recorded, detail={**recorded.detail, "reply": reply})
+    """Replies and signals are the only things that others put into it."""
+    detail = dict(recorded.detail)
+    if "reply" in detail:
+        detail["reply"] = masked_reply(saga, recorded.step, detail["reply"], mask)
+    if "signal" in detail:
+        detail = masked_signal(saga, detail, mask)
+    return replace(recorded, detail=detail)
 
 
 # ---- JSON -----------------------------------------------------------------------------------------
@@ -301,6 +375,7 @@ def masked_json(view: SagaView, mask: Masking) -> dict[str, Any]:
     told = view.to_json()
     told["state"] = mask(told["state"], None if view.saga is None else view.saga.state)
     told["steps"] = [_masked_step(its, view.saga, mask) for its in told["steps"]]
+    told["said"] = [masked_signal(view.saga, one, mask) for one in told["said"]]
     told["history"] = [masked_line(line, view.saga, mask) for line in view.history]
     return told
 
@@ -318,7 +393,7 @@ def _masked_step(its: Mapping[str, Any], saga: SagaDefinition | None, mask: Mask
     if "request" in told:
         told["request"] = mask(told["request"], command)
     if "reply" in told:
-        told["reply"] = mask(told["reply"], reply)
+        told["reply"] = masked_reply(saga, its["name"], told["reply"], mask)
     if told.get("flight"):
         told["flight"] = {**told["flight"], "payload": mask(told["flight"]["payload"], undo)}
     if told.get("intent"):

@@ -17,9 +17,9 @@ from sagas_framework.core.ids import Kind, message_id
 from sagas_framework.core.instance import Flight, Phase, SagaInstance, StepRecord
 from sagas_framework.core.telling import Effect, effect, phase_in_words
 from sagas_framework.core.why import clock_time, in_words, quoted, times
-from sagas_framework.messages import Compensation
+from sagas_framework.messages import Compensation, signal_task
 from sagas_framework.saga import SagaDefinition
-from sagas_framework.steps import AnyStep, CommandStep, LocalStep
+from sagas_framework.steps import AnyStep, CommandStep, LocalStep, WaitStep
 from sagas_framework.view import SagaView
 
 _BACKWARD: Final = frozenset(
@@ -110,6 +110,23 @@ def reply_model(saga: SagaDefinition | None, name: str | None) -> type[BaseModel
         return None
     model = step.command.reply_type()
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def masked_reply(saga: SagaDefinition | None, name: str | None, reply: Any, mask: Masking) -> Any:
+    """What came for the step, without its secrets; of a wait what its signal says."""
+    step = step_of(saga, name)
+    if isinstance(step, WaitStep) and isinstance(reply, Mapping):
+        return masked_signal(saga, reply, mask)
+    return mask(reply, reply_model(saga, name))
+
+
+def masked_signal(saga: SagaDefinition | None, said: Mapping[str, Any], mask: Masking) -> dict[str, Any]:
+    """Something with a ``signal`` and its ``payload``, without the secrets in it."""
+    told = {name: value for name, value in said.items() if name != "payload"}
+    if "payload" not in said:
+        return told
+    model = saga.signal(str(said.get("signal"))) if saga is not None else None
+    return told | {"payload": mask(said["payload"], model)}
 
 
 def undo_model(step: CommandStep[Any]) -> type[Compensation[Any]] | None:
@@ -398,7 +415,9 @@ def _payloads(view: SagaView, record: StepRecord, told: _Told, mask: Masking) ->
             record.first_sent_at,
             message_id(its_id, record.identity, Kind.DO, max(record.attempts, 1)),
         )
-    if record.reply is not None:
+    if isinstance(step, WaitStep):
+        yield from _signal(view, record, told, mask)
+    elif record.reply is not None:
         at = told.ended.at if told.ended is not None else None
         body = pretty(mask(record.reply, reply_model(view.saga, record.name)))
         yield Payload("Reply: success", f"{task}.response.success", body, at)
@@ -410,6 +429,15 @@ def _payloads(view: SagaView, record: StepRecord, told: _Told, mask: Masking) ->
             at = told.undo_failed
             name = command.compensation.contract.task if command and command.compensation else task
         yield Payload("Last failure", name, pretty(dict(record.error)), at)
+
+
+def _signal(view: SagaView, record: StepRecord, told: _Told, mask: Masking) -> Iterator[Payload]:
+    """The signal that it took; none if its deadline passed."""
+    reply: Mapping[str, Any] = record.reply or {}
+    if "signal" in reply:
+        body = pretty(masked_reply(view.saga, record.name, reply, mask).get("payload"))
+        at = told.ended.at if told.ended is not None else None
+        yield Payload("Signal", signal_task(view.instance.saga, reply["signal"]), body, at)
 
 
 def _undo_payload(

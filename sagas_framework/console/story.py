@@ -90,6 +90,13 @@ class _Story:
         match line.entry.removeprefix(f"{line.step}."):
             case "running":
                 row.begins(Lane.FORWARD, self.clock, _number(detail.get("attempt")))
+            case "waiting" | "delayed":
+                row.begins(Lane.FORWARD, self.clock, 1, Look.AWAIT)
+            case "left_out":
+                row.left_out = True
+                self._marks(row, Shape.SKIP, "left out: its condition did not hold", "left out")
+            case "ended":
+                self._ends_early(row, detail)
             case "compensating":
                 self._turns()
                 row.begins(Lane.UNDO, self.clock, _number(detail.get("try")))
@@ -103,7 +110,8 @@ class _Story:
             case "failed":
                 self._step_fails(row, detail, following)
             case "succeeded":
-                self._is_done(row, f"done by hand, {_by(detail)}" if detail.get("by_hand") else "")
+                by_hand = f"done by hand, {_by(detail)}" if detail.get("by_hand") else ""
+                self._is_done(row, by_hand, _taken(detail))
             case "compensated":
                 self._is_undone(row, detail)
             case "settling":
@@ -121,12 +129,14 @@ class _Story:
     def _ends(self, row: Row, look: Look, text: str, told: str) -> None:
         self.clock = max(self.clock, row.ends(look, self.clock, text, told))
 
-    def _is_done(self, row: Row, by_hand: str = "") -> None:
+    def _is_done(self, row: Row, by_hand: str = "", taken: str = "") -> None:
         row.done = True
         self._close_wait(row)
         took = self._took(row)
         if by_hand:
             self._ends(row, Look.DONE, "done by hand", by_hand)
+        elif row.open is not None and row.open.look is Look.AWAIT:
+            self._ends(row, Look.AWAIT, f"waited {took}" if took else "", taken or "its time came")
         else:
             self._ends(row, Look.DONE, took, f"done in {took}" if took else "done")
         row.is_freed(self.clock)
@@ -147,6 +157,13 @@ class _Story:
                 told = f"undone by hand, {_by(detail)}"
             self._ends(row, Look.DONE, told.partition(",")[0], told)
         row.is_freed(self.clock)
+
+    def _ends_early(self, row: Row, detail: Mapping[str, Any]) -> None:
+        row.done = True
+        self._ends(row, Look.DONE, "ended here", "the saga ended early here, with every effect kept")
+        for name in detail.get("left_out") or ():
+            if (behind := self.rows.get(str(name))) is not None:
+                behind.left_out = True
 
     def _is_skipped(self, row: Row, detail: Mapping[str, Any]) -> None:
         self._close_wait(row)
@@ -181,7 +198,9 @@ class _Story:
             parked = str(following.detail.get("reason", ""))
         self._close_wait(row)
         row.is_freed(self.clock)
-        if detail.get("forced") or "because" in detail:
+        if row.open is not None and row.open.look is Look.AWAIT:
+            self._ends(row, Look.FAILED, *_in_vain(here, outcome, error))
+        elif detail.get("forced") or "because" in detail:
             if row.open is not None:
                 self._ends(row, Look.FAILED, "given up", "given up")
             told = str(detail.get("because") or f"taken as never happened, {_by(detail)}")
@@ -271,7 +290,8 @@ class _Story:
             return
         self.clock += TICK
         # The bar to the left of the line shows whose answer did not come, and there is not much room.
-        why = _unanswered(outcome.message) if outcome.kind is OutcomeKind.EXPIRED else _shortly(outcome)
+        silent = outcome.kind is OutcomeKind.EXPIRED and outcome.name == "NoAnswer"
+        why = _unanswered(outcome.message) if silent else _shortly(outcome)
         self.turned = Turn(self.clock, f"turned back: {why or 'no answer'}", because(outcome))
         row = self.rows.get(outcome.step)
         if row is not None and outcome.kind is OutcomeKind.REFUSED:
@@ -353,19 +373,27 @@ class _Story:
             sent = f"sent {resends + 1} times, first {age} ago"
         number = f"try {bar.number}, " if bar.number is not None and bar.number > 1 else ""
         bar.text = bar.alone = f"{number}{sent}"
+        if bar.look is Look.AWAIT:
+            for_what = "for its time" if record.phase is Phase.DELAYED else "for a signal"
+            bar.text = bar.alone = f"waits {for_what}, {age} so far"
         if bar.look is Look.WAIT:
             bar.text = bar.alone = f"asked how it stands, {age} ago"
         undo = "undo, " if bar.lane is Lane.UNDO else ""
         bar.title = f"{row.name}: {undo}{bar.text}"
         row.bars.append(bar)
-        return self._seconds(record.deadline) if record.deadline else at
+        moment = record.resume_at if record.phase is Phase.DELAYED else record.deadline
+        return self._seconds(moment) if moment else at
 
     def _ahead(self, index: int, row: Row, until: float, at: float, record: StepRecord) -> Iterator[Span]:
         if until <= at:
             return
         left = in_words(timedelta(seconds=until - at))
         text = f"{left} left"
-        if record.resume_at is not None and until == self._seconds(record.resume_at):
+        if (
+            record.phase is not Phase.DELAYED
+            and record.resume_at is not None
+            and until == self._seconds(record.resume_at)
+        ):
             text = f"next try in {left}"
         yield Span(index, row.lane, Look.AHEAD, at, until, text, f"{row.name}: {text}")
 
@@ -379,10 +407,13 @@ class _Story:
         took = duration(self.ended if self.ended is not None else at)
         done = sum(row.done for row in rows)
         if instance.status is Status.COMPLETED:
-            left = len(rows) - done
-            if not left:
+            out = sum(row.left_out and not row.done for row in rows)
+            left = len(rows) - done - out
+            if not left and not out:
                 return f"All {_count(done, 'step')} done in {took}."
-            return f"{done} of {_count(len(rows), 'step')} done in {took}, {left} skipped by hand."
+            others = [f"{out} left out"] if out else []
+            others += [f"{left} skipped by hand"] if left else []
+            return f"{done} of {_count(len(rows), 'step')} done in {took}, {', '.join(others)}."
         if not instance.started:
             return "Not started yet: no orchestrator has taken it up."
         parts = [f"{_count(done, 'step')} done" if done else "No step done"]
@@ -431,6 +462,9 @@ def _short(text: str) -> str:
     return quoted({"message": text}) if text else ""
 
 
+_NO_ERROR: Final = quoted({})
+
+
 def _error(detail: Mapping[str, Any]) -> str:
     return quoted({name: str(detail[name]) for name in ("type", "message") if detail.get(name)})
 
@@ -438,6 +472,29 @@ def _error(detail: Mapping[str, Any]) -> str:
 def _by(detail: Mapping[str, Any]) -> str:
     """``by ann: "she knows why"``."""
     return f'by {_short(str(detail.get("by", "")))}: "{_short(str(detail.get("reason", "")))}"'
+
+
+def _in_vain(here: Outcome | None, outcome: Outcome | None, error: str) -> tuple[str, str]:
+    """How a wait failed, in few words and in more.
+
+    Args:
+        here: the saga's outcome if this step brought it about.
+    """
+    if here is not None and here.kind is OutcomeKind.EXPIRED:
+        return "deadline passed", _short(here.message)
+    if here is None and outcome is not None and outcome.kind is OutcomeKind.CANCELLED:
+        return "cancelled", f"cancelled: {_short(outcome.message)}"
+    if here is not None and here.kind is OutcomeKind.REFUSED:
+        return "refused", f"refused: {error}"
+    return "given up", f"given up: {error}" if error != _NO_ERROR else "given up"
+
+
+def _taken(detail: Mapping[str, Any]) -> str:
+    """How a wait ended: ``took the signal approval, by ann``; empty if nothing came."""
+    if (signal := detail.get("signal")) is not None:
+        by = f", by {_short(str(detail['by']))}" if detail.get("by") else ""
+        return f"took the signal {_short(str(signal))}{by}"
+    return str(detail.get("because") or "")
 
 
 def _unanswered(message: str) -> str:

@@ -50,8 +50,20 @@ _NOT_TEXT: Final = re.compile(
     # What XML has no place for, and what turns the direction of text around.
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_BARS: Final = {Look.FAILED: "failed", Look.MANY: "failed", Look.WAIT: "wait", Look.AHEAD: "ahead"}
-_TONES: Final = {Look.FAILED: "t-bad", Look.MANY: "t-bad", Look.WAIT: "t-wait", Look.PAUSE: "t-wait"}
+_BARS: Final = {
+    Look.FAILED: "failed",
+    Look.MANY: "failed",
+    Look.WAIT: "wait",
+    Look.AWAIT: "wait",
+    Look.AHEAD: "ahead",
+}
+_TONES: Final = {
+    Look.FAILED: "t-bad",
+    Look.MANY: "t-bad",
+    Look.WAIT: "t-wait",
+    Look.AWAIT: "t-wait",
+    Look.PAUSE: "t-wait",
+}
 _OCTAGON: Final = "M-3 -7h6l4 4v6l-4 4h-6l-4 -4v-6z"
 _PATHS: Final = {
     Shape.RESEND: "M0 -3.5L3.5 2.5H-3.5z",
@@ -199,6 +211,7 @@ _BAR_WORDS: Final = {
     (Look.FLIGHT, Lane.UNDO): "undo sent, no answer yet",
     (Look.PAUSE, None): "pause before a retry",
     (Look.WAIT, None): "waits for the participant's word",
+    (Look.AWAIT, None): "waits for a signal or a moment",
     (Look.AHEAD, None): "time left",
 }
 _MARK_WORDS: Final = {
@@ -210,7 +223,7 @@ _MARK_WORDS: Final = {
     Shape.STOP: "parked",
     Shape.FREED: "was parked",
     Shape.HAND: "a person acted",
-    Shape.SKIP: "skipped",
+    Shape.SKIP: "skipped, or left out",
     Shape.STUMBLE: "our own code failed to decide",
     Shape.FLAG: "deadline",
 }

@@ -686,7 +686,7 @@ class _Turn:
             record = None if self.local is not None else self._listener(said.signal)
         if record is not None:
             got = {"signal": said.signal, "payload": dict(said.payload)}
-            self._take(record.name, got, by=said.by or None, number=said.number)
+            self._take(record.name, got, by=said.by or None, reason=said.reason or None, number=said.number)
             return
         why = too_late(self.saga, self.status, self.outcome, self.records, said.signal)
         if why is None:

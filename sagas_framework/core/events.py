@@ -140,7 +140,7 @@ class SignalReceived:
         number: of its row.
         signal: the name of its class.
         said_at: when it was stored, which decides between it and a deadline.
-        by: who sent it, if that was said.
+        by, reason: who sent it and why, if that was said.
     """
 
     saga_id: str
@@ -150,6 +150,7 @@ class SignalReceived:
     payload: Mapping[str, Any]
     said_at: datetime
     by: str = ""
+    reason: str = ""
 
 
 Event = (

@@ -67,7 +67,8 @@ def line_in_words(line: Recorded) -> str:
         error = {"type": str(detail.pop("name")), **error}
         told.append(" at ".join(part for part in (detail.pop("kind"), detail.pop("step", "")) if part))
     if (by := detail.pop("by", None)) is not None:
-        told.append(f'by {by}: "{detail.pop("reason", "")}"')
+        reason = detail.pop("reason", None)  # an act always has one, a signal need not
+        told.append(f"by {by}" if reason is None else f'by {by}: "{reason}"')
     told += [f"try {detail.pop(name)}" for name in ("attempt", "try") if name in detail]
     if "times" in detail:
         told.append(times(detail.pop("times")))

@@ -79,6 +79,7 @@ class SignalRow:
     Args:
         saga, key: for whom it is, whether or not it exists.
         said_id: the sender's; the same saga and key never have two of the same.
+        by, reason: who sent it and why, for the history; either may be empty.
         look_at: when the timekeeper looks at it, `AT_ONCE` if nobody has yet; None if it is kept or was
             answered.
         answer: why it is too late, or what hinders it from being taken.
@@ -96,6 +97,7 @@ class SignalRow:
     became: Became = Became.STORED
     handled_at: datetime | None = None
     answer: str | None = None
+    reason: str = ""
 
     @property
     def too_late(self) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.instance import Cause, OutcomeKind, SagaInstance, Status
@@ -32,6 +32,7 @@ from sagas_framework.storage.tables import (
     saga_instance,
     saga_quarantine,
     saga_queue,
+    saga_signal,
     saga_worker,
 )
 
@@ -286,19 +287,24 @@ def read_stamp(connection: Connection, saga_id: str) -> tuple[Status, tuple[obje
     """The status of an instance, and what changes whenever something does that a person sees of it.
 
     All of it is read along indexes: revision and time of its last change (sending again makes no
-    revision), the last line of its history, its acts and how many were handled, and while it is open
-    also when a queue was last looked at. None if there is no such instance.
+    revision), the last line of its history, its acts and how many were handled, its signals and how many
+    were looked at, and while it is open also when a queue was last looked at. None if there is no such
+    instance.
     """
-    table, signal = saga_instance.c, saga_act.c
-    mine = signal.saga_id == saga_id
+    table, act, signal = saga_instance.c, saga_act.c, saga_signal.c
+    mine = act.saga_id == saga_id
+    ours = and_(signal.key == table.key, signal.saga == table.saga)
     row = connection.execute(
         select(
             table.status,
             table.revision,
             table.updated_at,
             select(func.max(saga_history.c.seq)).where(saga_history.c.saga_id == saga_id).scalar_subquery(),
-            select(func.max(signal.id)).where(mine).scalar_subquery(),
-            select(func.count(signal.handled_at)).where(mine).scalar_subquery(),
+            select(func.max(act.id)).where(mine).scalar_subquery(),
+            select(func.count(act.handled_at)).where(mine).scalar_subquery(),
+            select(func.max(signal.id)).where(ours).scalar_subquery(),
+            select(func.count(signal.look_at)).where(ours).scalar_subquery(),
+            select(func.count(signal.handled_at)).where(ours).scalar_subquery(),
             select(func.max(saga_queue.c.seen_at)).scalar_subquery(),
         ).where(table.id == saga_id)
     ).one_or_none()

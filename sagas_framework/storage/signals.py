@@ -36,7 +36,7 @@ _HOLDER = and_(saga_instance.c.key == saga_signal.c.key, saga_instance.c.saga ==
 
 def insert_signal(connection: Connection, signal: SignalRow) -> SignalRow:
     """Store a signal; the first one, if it was said before."""
-    names = ("saga", "key", "said_id", "signal", "by", "said_at", "look_at", "handled_at", "answer")
+    names = ("saga", "key", "said_id", "signal", "by", "reason", "said_at", "look_at", "handled_at", "answer")
     values: dict[str, Any] = {name: getattr(signal, name) for name in names}
     values |= {"payload": dict(signal.payload), "became": signal.became.value}
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -137,12 +137,14 @@ def read_signals(
     saga: str | None = None,
     key: str | None = None,
     kept_only: bool = False,
+    but_taken: bool = False,
     limit: int = 50,
 ) -> list[SignalRow]:
     """Signals, newest first; of one saga, and of one key, if given.
 
     Args:
         kept_only: those that nobody has taken and that are not too late.
+        but_taken: those that nobody has taken.
     """
     table = saga_signal.c
     query = select(saga_signal).order_by(table.id.desc()).limit(limit)
@@ -152,6 +154,8 @@ def read_signals(
         query = query.where(table.saga == saga)
     if kept_only:
         query = query.where(table.became.in_(_KEPT))
+    if but_taken:
+        query = query.where(table.became != Became.TAKEN.value)
     return [signal_row(row) for row in connection.execute(query)]
 
 
@@ -172,6 +176,7 @@ def signal_row(row: Row[Any]) -> SignalRow:
         payload=row.payload,
         said_at=row.said_at,
         by=row.by,
+        reason=row.reason,
         look_at=row.look_at,
         became=Became(row.became),
         handled_at=row.handled_at,

@@ -158,6 +158,7 @@ saga_signal = Table(
     Column("signal", String(100), nullable=False),
     Column("payload", Json, nullable=False),
     Column("by", String(100), nullable=False),
+    Column("reason", Text, nullable=False),
     Column("said_at", UtcDateTime, nullable=False),
     Column("look_at", UtcDateTime, nullable=True),  # None: it was looked at, and is kept or answered
     Column("became", String(16), nullable=False),

@@ -467,7 +467,7 @@ def test_what_is_kept_live_has_a_name_of_its_own(counter: Counter) -> None:
     page = counter.page(counter.parked_undo())
 
     regions = re.findall(r"<[a-z]+[^>]*\bdata-live\b[^>]*>", page.html)
-    assert len(regions) == 7
+    assert len(regions) == 8
     assert all('id="' in region for region in regions)
 
 

@@ -121,6 +121,7 @@ def upgrade() -> None:
         Column("signal", String(100), nullable=False),
         Column("payload", _json, nullable=False),
         Column("by", String(100), nullable=False),
+        Column("reason", Text, nullable=False),
         Column("said_at", _moment, nullable=False),
         Column("look_at", _moment, nullable=True),
         Column("became", String(16), nullable=False),
