@@ -417,8 +417,7 @@ class Orchestrator:
     ) -> LocalRan:
         step = definition.steps[definition.index(call.step)]
         assert isinstance(step, LocalStep)
-        hook = step.action if call.kind is Kind.DO else step.compensation
-        if not callable(hook):
+        if not callable(step.action if call.kind is Kind.DO else step.compensation):
             return LocalRan(instance.id, at, call.step, call.kind)
         kind = (definition.name, definition.version, call.step, call.kind)
         known = self._apart.get(kind)
@@ -427,7 +426,10 @@ class Orchestrator:
             with tx.savepoint() if apart else tx.sharing() as session:
                 # A deep copy: what is decided again, or when this raises, begins with the state as it was.
                 state = definition.state.model_validate(copied(dict(instance.state)))
-                hook(state, session)
+                if call.kind is Kind.DO:
+                    step.do(state, session)
+                else:
+                    step.undo(state, session, instance.outcome)
                 changed = storable(state.model_dump(mode="json", warnings="error"))
         except StoreUnavailable:
             raise

@@ -63,6 +63,7 @@ from sagas_framework.steps import (
     DelayStep,
     EndStep,
     LocalStep,
+    LocalUndo,
     Moment,
     NoDeadline,
     NothingToUndo,
@@ -124,7 +125,7 @@ class Steps(Generic[S]):
         self,
         action: Callable[[S, Session], None] | None = None,
         *,
-        compensation: Callable[[S, Session], None] | NothingToUndo | None = None,
+        compensation: LocalUndo[S] | NothingToUndo | None = None,
         when: Callable[[S], bool] | None = None,
         pivot: bool = False,
         undo_retry: Retry = UNDO_RETRY,
@@ -134,7 +135,8 @@ class Steps(Generic[S]):
         Args:
             action: gets a private copy of the state, which it may change, and the session. None for
                 a step that only has something to undo.
-            compensation: likewise, when the saga turns back.
+            compensation: likewise, when the saga turns back; one that takes a third argument is given
+                the `Outcome`, which says why.
             when: asked once, when the step is next; if not, the step is left out.
             pivot: after this step the saga only goes forward.
             undo_retry: how a failing compensation is repeated.

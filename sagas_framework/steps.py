@@ -6,6 +6,7 @@ waits for somebody (`WaitStep`) or for a moment (`DelayStep`), and one that ends
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from sagas_framework.messages import Command, Compensation, Signal, WireProtocol
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from sagas_framework.core.instance import Outcome
     from sagas_framework.saga import Saga
 
 S = TypeVar("S", bound=BaseModel)
@@ -77,6 +79,9 @@ class Retry:
 
 UNDO_RETRY: Final = Retry(attempts=5)
 
+LocalUndo: TypeAlias = "Callable[[S, Session], None] | Callable[[S, Session, Outcome], None]"
+"""Undoes a local step: gets the state and the session, and why the saga turned back if it asks for it."""
+
 
 class Step(Generic[S]):
     """One step of a saga whose state is an `S`; its name is that of the attribute it is bound to."""
@@ -124,13 +129,17 @@ class Step(Generic[S]):
 
 
 class LocalStep(Step[S]):
-    """A step of the orchestrator's own: it runs in the transaction that moves the saga."""
+    """A step of the orchestrator's own: it runs in the transaction that moves the saga.
+
+    Args:
+        compensation: if it takes a third argument, that is why the saga turned back.
+    """
 
     def __init__(
         self,
         state: type[S],
         action: Callable[[S, Session], None] | None,
-        compensation: Callable[[S, Session], None] | NothingToUndo | None,
+        compensation: LocalUndo[S] | NothingToUndo | None,
         *,
         when: Callable[[S], bool] | None,
         pivot: bool,
@@ -139,6 +148,22 @@ class LocalStep(Step[S]):
         super().__init__(state, when=when, pivot=pivot, undo_retry=undo_retry)
         self.action = action
         self.compensation = compensation
+        self._undo_asks_why = callable(compensation) and _takes_three(compensation)
+
+    def do(self, state: S, session: Session) -> None:
+        """Run its action, if it has one."""
+        if self.action is not None:
+            self.action(state, session)
+
+    def undo(self, state: S, session: Session, why: Outcome | None) -> None:
+        """Run its compensation, if it has one.
+
+        Args:
+            why: the saga turned back; there is an outcome from then on.
+        """
+        undo: Any = self.compensation
+        if callable(undo):
+            undo(state, session, why) if self._undo_asks_why else undo(state, session)
 
     @property
     @override
@@ -148,6 +173,16 @@ class LocalStep(Step[S]):
     @override
     def shape(self) -> list[object]:
         return [self.name, "local", self.pivot, self.undoable]
+
+
+def _takes_three(hook: Callable[..., None]) -> bool:
+    """Whether it must be given a third argument."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except ValueError:  # written in C, and it does not say
+        return False
+    placed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(one.kind in placed and one.default is one.empty for one in parameters) > 2
 
 
 class CommandStep(Step[S]):

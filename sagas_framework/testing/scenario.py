@@ -328,12 +328,14 @@ class Scenario(Generic[S]):
     def _ran(self, call: LocalCall) -> LocalRan:
         step = self._definition.steps[self._index(call.step)]
         assert isinstance(step, LocalStep)
-        hook = step.action if call.kind is Kind.DO else step.compensation
-        if not callable(hook):
+        if not callable(step.action if call.kind is Kind.DO else step.compensation):
             return LocalRan(_SAGA_ID, self._now, call.step, call.kind)
         state = self._definition.state.model_validate(dict(self.instance.state))
         try:
-            hook(state, self._session)
+            if call.kind is Kind.DO:
+                step.do(state, self._session)
+            else:
+                step.undo(state, self._session, self.instance.outcome)
             changed = state.model_dump(mode="json", warnings="error")
         except Exception as error:
             self._story.append(f"{_local(call.step, call.kind is Kind.UNDO)} raised {error!r}")

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from sagas_framework.core.instance import Outcome
 from sagas_framework.messages import Command, Compensation, Reply, Service, Signal
 from sagas_framework.participant import Context, Later, Participant, Undo
 from sagas_framework.saga import Saga, Steps
@@ -68,11 +69,14 @@ def rung(state: Dinner, reply: None) -> None: ...
 
 def lay_table(state: Dinner, session: Session) -> None: ...
 
+def clear_table(state: Dinner, session: Session, why: Outcome) -> None: ...
+
 def take(state: Dinner, done: Done) -> None:
     state.dish = done.by
 
 class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
     table = step.local(lay_table, compensation=lay_table)
+    cloth = step.local(lay_table, compensation=clear_table)
     cooking = step.command(Cook, cook, on_success=remember, compensation=lambda s: ThrowAway(dish=s.dish))
     tasting = step.command(Cook, lambda s: Cook(dish=s.dish), compensation=NOTHING_TO_UNDO)
     ringing = step.command(Ring, lambda s: Ring(loudness=1), on_success=rung, pivot=True)
@@ -150,9 +154,11 @@ def cook(state: Lunch) -> Cook:
     return Cook(dish="x")
 def lay_table(state: Lunch, session: Session) -> None: ...
 def sit_down(state: Dinner) -> None: ...
+def clear_table(state: Dinner, session: Session, why: str) -> None: ...
 step.command(Cook, cook, pivot=True)  # error: arg-type
 step.local(lay_table)  # error: arg-type
 step.local(sit_down)  # error: arg-type
+step.local(compensation=clear_table)  # error: arg-type
 """,
     "a handler that answers something else": """
 kitchen_worker = Participant(kitchen, database="sqlite://")

@@ -374,11 +374,12 @@ class Run:
         """What the orchestrator says after running a local step in its savepoint."""
         local = self.saga.steps[self.saga.index(name)]
         assert isinstance(local, LocalStep)
-        hook = local.action if kind is Kind.DO else local.compensation
         state = OrderState.model_validate(dict(self.instance.state))
         try:
-            if callable(hook):
-                hook(state, cast(Session, None))
+            if kind is Kind.DO:
+                local.do(state, cast(Session, None))
+            else:
+                local.undo(state, cast(Session, None), self.instance.outcome)
         except Exception as error:
             return LocalRan(SAGA_ID, self.now, name, kind, error=error_payload(error))
         return LocalRan(SAGA_ID, self.now, name, kind, state=state.model_dump(mode="json"))

@@ -15,6 +15,7 @@ from sagas_framework import (
     Compensation,
     DefinitionError,
     Failure,
+    Outcome,
     Reply,
     Retry,
     Saga,
@@ -128,6 +129,26 @@ def test_a_refused_card_rejects_the_ticket_then_the_order() -> None:
         .runs("reject_order", undo=True)
         .ends(Status.COMPENSATED)
     )
+
+
+def test_what_undoes_a_local_step_is_told_why_the_saga_turned_back_if_it_asks() -> None:
+    def note(state: State, session: Session, why: Outcome) -> None:
+        state.order = f"{why.kind}: {why.message}"
+
+    def leave(state: State, session: Session, order: str = "as it was") -> None:
+        state.order += f", {order}"
+
+    class Told(Saga[State], name="told", version=1):
+        asks_nothing = step.local(compensation=leave)
+        asks = step.local(compensation=note)
+        create = step.command(
+            CreateTicket, lambda state: CreateTicket(order_id=1), compensation=NOTHING_TO_UNDO
+        )
+        approve_order = step.local(approve)
+
+    story = scenario(Told, State()).expects(CreateTicket).refuses("closed").ends(Status.COMPENSATED)
+
+    assert story.state.order == "refused: closed, as it was"
 
 
 def test_a_transient_fault_is_tried_again_after_its_pause() -> None:
