@@ -34,9 +34,12 @@ from app_common.running import (
     worker_module,
 )
 from app_common.settings import (
+    APPROVER_TOKENS,
     DATABASE_VARIABLE,
     OPERATOR_TOKENS,
     SettingError,
+    approval_settings,
+    approvers,
     demo_data,
     demo_database,
     operators,
@@ -49,6 +52,8 @@ RESTAURANT_TIMEOUT: Final = "5"
 COMMAND_BATCH: Final = "200"
 OPERATOR: Final = "ann"
 """Who frees parked sagas here."""
+APPROVER: Final = "Chris"
+"""Who approves orders here."""
 
 
 def main() -> int:
@@ -59,7 +64,7 @@ def main() -> int:
     try:
         folder, ports = demo_data(), page_ports()
         check_ports()
-        operators()
+        operators(), approvers(), approval_settings()
         with _alone_in(folder):
             _configure(folder)
             for service in SERVICES:
@@ -109,6 +114,7 @@ def _configure(folder: Path) -> None:
     os.environ.setdefault("ORDER_SERVICE_OPERATORS", OPERATOR)
     os.environ.setdefault("ORDER_SERVICE_SECRET_KEY", secrets.token_hex(32))
     os.environ.setdefault(OPERATOR_TOKENS, f"{OPERATOR}:{secrets.token_hex(16)}")
+    os.environ.setdefault(APPROVER_TOKENS, f"{APPROVER}:{secrets.token_hex(16)}")
     logging.basicConfig(
         handlers=[RotatingFileHandler(folder / "demo.log", maxBytes=10_000_000, backupCount=1)],
         level=logging.INFO,
@@ -139,6 +145,7 @@ def _tell(folder: Path, ports: Mapping[str, int]) -> None:
         f"Stock: http://{HOST}:{ports['inventory_service']}/   "
         f"Shipping: http://{HOST}:{ports['delivery_service']}/\n"
         f"Tokens for changing those two, as name:token: {os.environ[OPERATOR_TOKENS]}\n"
+        f"Tokens for approving orders: {os.environ[APPROVER_TOKENS]}\n"
         f"Databases and log: {folder}\n"
         "In another terminal, from here:\n"
         f"  {DATABASE_VARIABLE}={database} {saga} -A {ORCHESTRATOR}.worker list\n"

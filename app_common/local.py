@@ -16,7 +16,15 @@ from typing import IO, Final
 
 from app_common.migrate import DEFAULT_DATABASE, migrate
 from app_common.running import HOST, ORCHESTRATOR, SERVICES, CannotRun, check_ports, commands
-from app_common.settings import DATABASE_VARIABLE, SettingError, operators, page_ports, page_settings
+from app_common.settings import (
+    DATABASE_VARIABLE,
+    SettingError,
+    approval_settings,
+    approvers,
+    operators,
+    page_ports,
+    page_settings,
+)
 from sagas_framework import SagasError
 
 RESTAURANT_TIMEOUT: Final = "15"
@@ -33,7 +41,8 @@ def main() -> int:
     try:
         ports = page_ports()
         check_ports()
-        page_settings(), operators()  # now, while nothing runs, rather than in the process that needs them
+        # Now, while nothing runs, rather than in the process that needs them.
+        page_settings(), operators(), approvers(), approval_settings()
         for service in SERVICES:
             migrate(service)
     except KeyboardInterrupt:

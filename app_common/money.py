@@ -23,6 +23,15 @@ def _no_float(value: object) -> object:
 Amount = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2), BeforeValidator(_no_float)]
 
 
+def _as_written(value: object) -> object:
+    """A JSON number as the decimal that was written: up to 15 digits a float tells each apart."""
+    return Decimal(repr(value)) if isinstance(value, float) else value
+
+
+WrittenAmount = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2), BeforeValidator(_as_written)]
+"""An amount in a request: a decimal string, or a JSON number."""
+
+
 class Money(TypeDecorator[Decimal]):
     """A column for amounts: NUMERIC(12, 2), but text on SQLite, which would make a float of it."""
 

@@ -6,6 +6,9 @@
 | `CELERY_RESULT_BACKEND` | none | where a saga's outcome is also stored as a Celery result |
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
+| `APPROVAL_THRESHOLD` | 1000.00 | an order of this total or more waits for an approval |
+| `APPROVAL_DEADLINE` | 86400: a day | seconds after which nobody can approve an order any more |
+| `APPROVER_TOKENS` | none | who may approve orders: `chris:<token>,ann:<token>` |
 | `COMMAND_BATCH` | none: as Celery tasks | how many commands a service handles in one transaction, at most |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
 | `NOTIFICATION_SERVICE_PORT` | 3001 | of the notifications' page |
@@ -22,9 +25,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -39,6 +44,7 @@ DEFAULT_STEP_TIMEOUT: Final = "300"
 FIRST_DOCS_PORT: Final = 8081
 DATABASE_VARIABLE: Final = "APP_SQLALCHEMY_DATABASE_URI"
 OPERATOR_TOKENS: Final = "OPERATOR_TOKENS"
+APPROVER_TOKENS: Final = "APPROVER_TOKENS"
 PAGES: Final = {
     "order_service": 5000,
     "notification_service": 3001,
@@ -47,6 +53,8 @@ PAGES: Final = {
 }
 """The default ports of the services that have pages of their own."""
 DEFAULT_LOW_STOCK: Final = "3"
+DEFAULT_APPROVAL_THRESHOLD: Final = "1000.00"
+DEFAULT_APPROVAL_DEADLINE: Final = "86400"
 
 
 class SettingError(ValueError):
@@ -87,6 +95,14 @@ class StepTimeouts:
     accounting: timedelta
 
 
+@dataclass(frozen=True)
+class ApprovalSettings:
+    """Orders of `threshold` or more need an approval, within `deadline` after they were taken."""
+
+    threshold: Decimal
+    deadline: timedelta
+
+
 def service_settings(service: str, environ: Mapping[str, str] = os.environ) -> ServiceSettings:
     """The settings of one service.
 
@@ -114,6 +130,28 @@ def step_timeouts(environ: Mapping[str, str] = os.environ) -> StepTimeouts:
         restaurant=_seconds("RESTAURANT_TIMEOUT", environ),
         accounting=_seconds("ACCOUNTING_TIMEOUT", environ),
     )
+
+
+def approval_settings(environ: Mapping[str, str] = os.environ) -> ApprovalSettings:
+    """Which orders must be approved, and how soon.
+
+    Raises:
+        SettingError: the threshold is no amount, or the deadline no number of seconds above 0.
+    """
+    variable = "APPROVAL_THRESHOLD"
+    value = environ.get(variable) or DEFAULT_APPROVAL_THRESHOLD
+    if re.fullmatch(r"\d{1,10}(\.\d{1,2})?", value, re.ASCII) is None:
+        raise SettingError(variable, f"is {value!r}, not an amount of money", DEFAULT_APPROVAL_THRESHOLD)
+    return ApprovalSettings(Decimal(value), _seconds("APPROVAL_DEADLINE", environ, DEFAULT_APPROVAL_DEADLINE))
+
+
+def approvers(environ: Mapping[str, str] = os.environ) -> People:
+    """Who may approve orders.
+
+    Raises:
+        SettingError: the tokens cannot be used.
+    """
+    return people(APPROVER_TOKENS, environ)
 
 
 def page_settings(environ: Mapping[str, str] = os.environ) -> PageSettings:
@@ -305,12 +343,12 @@ def _ports(
     return ports
 
 
-def _seconds(variable: str, environ: Mapping[str, str]) -> timedelta:
-    value = environ.get(variable) or DEFAULT_STEP_TIMEOUT
+def _seconds(variable: str, environ: Mapping[str, str], default: str = DEFAULT_STEP_TIMEOUT) -> timedelta:
+    value = environ.get(variable) or default
     try:
         seconds = timedelta(seconds=float(value))
     except (ValueError, OverflowError):
         seconds = timedelta(0)
     if seconds <= timedelta(0):
-        raise SettingError(variable, f"is {value!r}, not a number of seconds above 0", DEFAULT_STEP_TIMEOUT)
+        raise SettingError(variable, f"is {value!r}, not a number of seconds above 0", default)
     return seconds

@@ -6,8 +6,10 @@ from flask import Flask, Response
 
 from app_common.web.errors import add_error_handlers as add_common_handlers
 from app_common.web.errors import problem
-from order_service.orders import KeyReused, UnknownOrder
-from sagas_framework import UnknownRun
+from order_service.once import KeyReused
+from order_service.orders import UnknownOrder
+from order_service.processing import DecidedAlready, NeedsNoApproval
+from sagas_framework import SignalConflict, UnknownRun
 
 
 def add_error_handlers(app: Flask) -> None:
@@ -16,13 +18,16 @@ def add_error_handlers(app: Flask) -> None:
         app,
         "order_service",
         answer=problem,
-        cannot="The order cannot be taken",
+        cannot=lambda error: f"The {error.title} cannot be taken",
         look="look at / whether the order was taken before you repeat it, or repeat it with the same "
         "Idempotency-Key",
     )
     app.register_error_handler(KeyReused, key_reused)
     app.register_error_handler(UnknownOrder, unknown_order)
     app.register_error_handler(UnknownRun, unknown_saga)
+    app.register_error_handler(NeedsNoApproval, needs_no_approval)
+    app.register_error_handler(DecidedAlready, decided_already)
+    app.register_error_handler(SignalConflict, other_decision)
 
 
 def key_reused(error: KeyReused) -> Response:
@@ -34,8 +39,20 @@ def key_reused(error: KeyReused) -> Response:
 
 
 def unknown_order(error: UnknownOrder) -> Response:
-    return problem(404, str(error), "POST /orders answers with the id of the order that it took")
+    return problem(404, str(error), "The answer to the POST that took an order has its id")
 
 
 def unknown_saga(error: UnknownRun) -> Response:
     return problem(404, str(error), "See / for the latest sagas")
+
+
+def needs_no_approval(error: NeedsNoApproval) -> Response:
+    return problem(409, str(error), "Leave it: it is processed without an approval")
+
+
+def decided_already(error: DecidedAlready) -> Response:
+    return problem(409, str(error), "Look at the order to see how it goes on")
+
+
+def other_decision(error: SignalConflict) -> Response:
+    return problem(409, str(error), "Take a new Idempotency-Key for a new decision")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from app_common.columns import one_of
+from app_common.columns import Moment, one_of
 from app_common.money import Money
+from app_common.texts import LONGEST_NAME
 
 
 class Base(DeclarativeBase):
@@ -54,3 +56,18 @@ class OrderItem(Base):
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
     quantity: Mapped[int]
+
+
+class ProcessingOrder(Base):
+    """An order of items from the stock. How it stands, its saga knows, whose key is the order's id."""
+
+    __tablename__ = "processing_orders"
+    __table_args__ = (Index("processing_orders_idempotency_key", "idempotency_key", unique=True),)
+
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    customer: Mapped[str] = mapped_column(String(LONGEST_NAME))
+    items: Mapped[list[str]] = mapped_column(JSON)
+    total: Mapped[Decimal] = mapped_column(Money)
+    taken_at: Mapped[datetime] = mapped_column(Moment)
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_digest: Mapped[str | None] = mapped_column(String(64))

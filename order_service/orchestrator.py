@@ -6,13 +6,14 @@ from pathlib import Path
 
 from app_common.settings import service_settings
 from order_service.sagas.create_order import CreateOrderSaga
+from order_service.sagas.process_order import ProcessOrderSaga
 from sagas_framework import Queue, Sagas
 
 settings = service_settings("order_service")
 sagas = Sagas(
     "order_service",
     settings.database,
-    sagas=[CreateOrderSaga],
+    sagas=[CreateOrderSaga, ProcessOrderSaga],
     reply_queue=Queue("create_order_saga_responses"),
     migrations=Path(__file__).parent / "migrations",
 )

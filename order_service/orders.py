@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,13 +9,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app_common.messaging.restaurant_service_messaging import OrderItem as TicketItem
 from app_common.money import CENT, Amount
 from app_common.texts import Name
 from order_service.models import Order, OrderItem
+from order_service.once import KeyReused, digest_of, take_once
 from order_service.orchestrator import sagas
 from order_service.sagas.create_order import CreateOrderSaga, CreateOrderState
 from sagas_framework import Filter, reading
@@ -44,22 +42,12 @@ class Line(BaseModel):
 class NewOrder(BaseModel):
     """An order as it comes in."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(title="order", extra="forbid")
 
     consumer_id: Id
     card_id: Id
     price: Annotated[Amount, AfterValidator(_in_cents)]
     items: Annotated[list[Line], Field(min_length=1, max_length=100)]
-
-    @property
-    def digest(self) -> str:
-        """Of what is ordered, however it was written; 64 hexadecimal digits.
-
-        A field left at its default makes no difference: one that a later release adds must not make
-        another order of what was posted before.
-        """
-        said = self.model_dump(mode="json", exclude_defaults=True)
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -75,13 +63,6 @@ class UnknownOrder(Exception):
 
     def __init__(self, order_id: str) -> None:
         super().__init__(f"No order has the id {order_id!r}")
-
-
-class KeyReused(Exception):
-    """An idempotency key came again, with another order. Nothing was taken."""
-
-    def __init__(self, key: str, first_id: int) -> None:
-        super().__init__(f"The Idempotency-Key {key!r} was used for another order, number {first_id}")
 
 
 # ---- taking ---------------------------------------------------------------------------------------
@@ -100,15 +81,7 @@ def place(new: NewOrder, key: str | None = None) -> Placed:
     Raises:
         KeyReused: the key was used for another order.
     """
-    if key is not None and (placed := _placed_with(key, new)) is not None:
-        return placed
-    try:
-        return _take(new, key)
-    except IntegrityError:
-        # Somebody else was quicker. The database told us when they had committed, not before.
-        if key is None or (placed := _placed_with(key, new)) is None:
-            raise  # it was not for the key
-        return placed
+    return take_once(key, lambda used: _placed_with(used, new), lambda: _take(new, key))
 
 
 def place_many(orders: Sequence[NewOrder]) -> Sequence[Placed]:
@@ -126,7 +99,7 @@ def _take_all(orders: Sequence[tuple[NewOrder, str | None]]) -> Sequence[Placed]
         {
             **new.model_dump(include={"consumer_id", "card_id", "price"}),
             "idempotency_key": key,
-            "request_digest": None if key is None else new.digest,
+            "request_digest": None if key is None else digest_of(new),
         }
         for new, key in orders
     ]
@@ -166,8 +139,8 @@ def _placed_with(key: str, new: NewOrder) -> Placed | None:
         first = connection.execute(query).one_or_none()
     if first is None:
         return None
-    if first.request_digest != new.digest:
-        raise KeyReused(key, first.id)
+    if first.request_digest != digest_of(new):
+        raise KeyReused(key, f"number {first.id}")
     (saga,) = sagas.list(_saga_of(first.id))
     return Placed(first.id, saga.id)
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from flask import Flask, url_for
 
-from app_common.settings import page_settings
+from app_common.settings import APPROVER_TOKENS, approval_settings, approvers, page_settings
+from app_common.web.access import Access
 from app_common.web.app import TITLE, harden, links
 from app_common.web.health import Healthz
 from order_service import api, pages
 from order_service.errors import add_error_handlers
 from order_service.launches import LAUNCHES
 from order_service.orchestrator import sagas
+from order_service.processing_api import ProcessingViews
 from order_service.system import described_at, show_system
 from sagas_framework.console import console
 
 
 def create_app() -> Flask:
-    """The Flask application."""
+    """The Flask application.
+
+    Raises:
+        SettingError: one that it needs cannot be used.
+    """
     settings = page_settings()
+    approval_settings()  # a wrong one is told now, not to the first customer
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # steps and fields come in a meaningful order
     app.secret_key = settings.secret_key
@@ -40,6 +47,15 @@ def create_app() -> Flask:
         app.add_url_rule(launch.path, launch.path, view_func=pages.run, methods=["POST"], defaults=told)
     app.add_url_rule("/orders", view_func=api.take_order, methods=["POST"])
     app.add_url_rule("/orders/<order_id>", view_func=api.show_order)
+    access = Access(approvers(), "order_service", home="homepage", setting=APPROVER_TOKENS)
+    processing = ProcessingViews(access)
+    orders = "/processing/orders"
+    app.add_url_rule(orders, "take_processing_order", processing.take_order, methods=["POST"])
+    app.add_url_rule(orders, "list_processing_orders", processing.list_orders)
+    app.add_url_rule(f"{orders}/<order_id>", "show_processing_order", processing.show_order)
+    app.add_url_rule(
+        f"{orders}/<order_id>/approve", "approve_processing_order", processing.approve, methods=["POST"]
+    )
     app.add_url_rule("/ping", view_func=api.ping)
     app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_sagas(sagas))
     add_error_handlers(app)

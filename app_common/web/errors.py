@@ -57,14 +57,14 @@ def add_error_handlers(
     service: str,
     *,
     answer: Problem = problem_page,
-    cannot: str = "The request cannot be taken",
+    cannot: Callable[[ValidationError], str] = lambda _: "The request cannot be taken",
     look: str = "see at / what was stored before you repeat it",
 ) -> None:
     """Answer every error of the application in one form.
 
     Args:
         answer: makes the answer.
-        cannot: of what has wrong fields.
+        cannot: says that what has wrong fields is not taken.
         look: what to do after trouble with the database, when it runs again.
     """
 
@@ -77,7 +77,7 @@ def add_error_handlers(
         errors = _errors(error)
         if [one["type"] for one in errors] == ["json_invalid"]:
             return answer(400, f"The body is not JSON: {_told(errors[0])}", "Send one JSON object, in UTF-8")
-        return answer(422, cannot, "Mend the fields and send it again", fields=wrong_fields(error))
+        return answer(422, cannot(error), "Mend the fields and send it again", fields=wrong_fields(error))
 
     def http(error: HTTPException) -> Response:
         status = error.code or 500

@@ -452,7 +452,7 @@ def test_orders_of_the_former_schema_stay_and_its_release_can_still_take_some(
         connection.execute(former)
         count = connection.execute(text("SELECT count(*) FROM orders WHERE idempotency_key IS NULL")).scalar()
 
-    assert ran == ["0002 idempotency keys of orders"]
+    assert ran == ["0002 idempotency keys of orders", "0003 orders of items from the stock"]
     assert count == 2
     engine.dispose()
 

@@ -22,6 +22,8 @@ from app_common.migrate import DEFAULT_DATABASE
 from app_common.running import ORCHESTRATOR, PAGED, SERVICES, commands, web_name
 from app_common.settings import (
     DEFAULT_BROKER,
+    approval_settings,
+    approvers,
     demo_data,
     docs_port_variable,
     docs_ports,
@@ -42,6 +44,7 @@ PORTS: Final = page_ports({})
 PORT: Final = PORTS[ORCHESTRATOR]
 DOCS_PORTS: Final = docs_ports(SERVICES, {})
 OFF_BY_DEFAULT: Final = {
+    "APPROVER_TOKENS",
     "COMMAND_BATCH",
     "OPERATOR_TOKENS",
     "ORDER_SERVICE_OPERATORS",
@@ -207,6 +210,8 @@ def test_every_variable_is_one_that_the_settings_read(name: str) -> None:
     demo_data(environment)
     low_stock(environment)
     operators(environment)
+    approvers(environment)
+    approval_settings(environment)
     page_settings(environment)
 
     assert set(WHOLE[name]["environment"]) <= environment.asked
