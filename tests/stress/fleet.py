@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +33,10 @@ for _ in range(int(sys.argv[2])):
     assert response.status_code == 202, response.get_data()
 """
 _UPGRADE: Final = """
-import importlib, sys
+import sys
+from app_common.running import upgrade
 for service in sys.argv[1:]:
-    module = importlib.import_module(service + ".worker")
-    (getattr(module, "participant", None) or module.sagas).upgrade()
+    upgrade(service)
 """
 
 
@@ -48,21 +48,23 @@ class Fleet:
         broker: a virtual host of one's own.
         database: address of an empty database; its server gets one more for each service.
         folder: for the logs.
+        services: those that there are.
     """
 
     broker: str
     database: str
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    services: Sequence[str] = SERVICES
 
     def __post_init__(self) -> None:
         self._base = make_url(self.database).database
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._engines: dict[str, Engine] = {}
         with self._server() as connection:
-            for service in SERVICES:
+            for service in self.services:
                 connection.execute(text(f'CREATE DATABASE "{self._base}_{service}"'))
-        self._python(_UPGRADE, *SERVICES)
+        self.python(_UPGRADE, *self.services)
 
     # ---- processes --------------------------------------------------------------------------------
 
@@ -112,9 +114,14 @@ class Fleet:
         process = self._running.get(f"{service}-{number}")
         return None if process is None else process.pid
 
+    def web(self, name: str, port: int, environment: Mapping[str, str]) -> None:
+        """Serve the order service's pages and API on this port; killed like a worker of this name."""
+        arguments = f"-m waitress --listen 127.0.0.1:{port} --threads 16 --call order_service.web:create_app"
+        self._start(f"{name}-1", f"{sys.executable} {arguments}", environment)
+
     def launch(self, path: str, times: int) -> None:
         """Press a button of the homepage so often."""
-        self._python(_LAUNCH, path, str(times))
+        self.python(_LAUNCH, path, str(times))
 
     def stop(self) -> None:
         """End everything, and drop the databases."""
@@ -123,7 +130,7 @@ class Fleet:
         for engine in self._engines.values():
             engine.dispose()
         with self._server() as connection:
-            for service in SERVICES:
+            for service in self.services:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{self._base}_{service}" WITH (FORCE)'))
 
     def _start(self, name: str, command: str, environment: Mapping[str, str]) -> None:
@@ -137,7 +144,8 @@ class Fleet:
                 start_new_session=True,
             )
 
-    def _python(self, script: str, *arguments: str) -> None:
+    def python(self, script: str, *arguments: str) -> None:
+        """Run a script of the application's, to its end."""
         subprocess.run([sys.executable, "-c", script, *arguments], env=self.environ(), cwd=ROOT, check=True)
 
     def environ(self) -> dict[str, str]:
@@ -164,6 +172,15 @@ class Fleet:
         with Connection(self.broker) as connection:
             channel: Any = connection.default_channel
             return int(channel.queue_declare(queue, passive=True).message_count)
+
+    def consumers(self, queue: str) -> int:
+        """How many workers take from the queue; 0 if there is no such queue yet."""
+        with Connection(self.broker) as connection:
+            channel: Any = connection.default_channel
+            try:
+                return int(channel.queue_declare(queue, passive=True).consumer_count)
+            except connection.channel_errors:
+                return 0
 
     def _each_queue(self, act: Callable[[Any, str], int]) -> Iterable[int]:
         for queue in (REPLIES, *(f"{service}.commands" for service in PARTICIPANTS)):
