@@ -18,14 +18,11 @@ from app_common.docs_sites import INSTALL, RENDERER
 from app_common.running import SERVICES
 from app_common.specifications import specification
 from tests.acceptance.application import Application
-from tests.asyncapi.unasked import SERVICES as UNASKED
 from tests.servers import Missing, skip_or_fail
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 375, "height": 812}
 FAR: Final = 20_000  # milliseconds for the renderer to draw a document: this machine may be busy
-ASKED: Final = tuple(service for service in SERVICES[1:] if service not in UNASKED)
-"""The services that the order service talks with."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,7 +156,7 @@ def test_neighbours_lead_to_each_other_and_the_system_to_all(
     drawn(page, "order_service")
     page.get_by_role("link", name="Whole system").click()
 
-    assert names == [specification(service).title for service in ASKED]
+    assert names == [specification(service).title for service in SERVICES[1:]]
     assert back == ["Order service"]
     expect(page).to_have_url(f"http://127.0.0.1:{application.port}/system")
 

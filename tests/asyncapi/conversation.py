@@ -9,17 +9,24 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import psycopg
 
-from app_common.magic import Dish
+from app_common.magic import DECLINED_CUSTOMER, Dish
 from order_service.launches import LAUNCHES
 from sagas_framework.core.ids import operation_id
 from tests.acceptance.application import Application
 from tests.servers import wait_until
+
+APPROVER: Final = "Chris"
+OPERATOR: Final = "ann"
+TOKEN: Final = "token-0123456789abcdef"
+"""Of who approves orders, and of who switches the shipping."""
 
 APPROVAL: Final = "approve_restaurant_ticket"
 TABLES: Final[dict[str, LiteralString]] = {
@@ -27,13 +34,30 @@ TABLES: Final[dict[str, LiteralString]] = {
     "restaurant_service": "tickets",
     "accounting_service": "authorizations",
 }
-"""Where each participant keeps what its first step of the saga does."""
+"""Where each participant keeps what its step of create_order does."""
+PROCESSING_TABLES: Final[dict[str, LiteralString]] = {
+    "inventory_service": "reservations",
+    "accounting_service": "charges",
+    "delivery_service": "shipments",
+}
+"""The same of process_order."""
 
 INBOXES: Final = {
     "create_restaurant_ticket": "restaurant_service",
     "authorize_card": "accounting_service",
+    "reserve_items": "inventory_service",
+    "charge": "accounting_service",
 }
 """Steps that are undone, and whose inbox remembers that they were done."""
+
+FORGET_RESERVATION: Final = """
+WITH gone AS (
+    DELETE FROM reservation_lines
+    WHERE reservation_id = (SELECT id FROM reservations WHERE operation_key = %(key)s)
+)
+DELETE FROM reservations WHERE operation_key = %(key)s
+"""
+PROVEN: Final = {"Authorization": f"Bearer {TOKEN}"}
 
 WITHIN: Final = 90.0  # seconds for a saga to get anywhere: the workers share two cores with other tests
 
@@ -56,12 +80,49 @@ class Conversation:
         self._lose_the_authorization(unreversed)
         self._take_over("create_restaurant_ticket", self._parked(silent))
         self._take_over("authorize_card", unreversed)
-        for step in INBOXES:
+        for step in ("create_restaurant_ticket", "authorize_card"):
             self._take_over_unanswered(step, forgotten)
         for saga_id in (*silent, closed, unapproved, unreversed, forgotten):
             self._ended(saga_id)
         for service, table in TABLES.items():
-            self._fail_for_want_of(service, table)
+            with self._lost(service, table):
+                saga = self._ended(self._order(Dish.PLAIN))
+            assert saga["outcome"]["name"] == "ProgrammingError", saga["outcome"]
+        self._process_orders()
+
+    def _process_orders(self) -> None:
+        """The same with orders of items from the stock."""
+        _, sold = self._process("milk", 8)  # the milk gets low
+        _, missing = self._process("milk", 11)
+        _, poor = self._process("bread", 1, customer=DECLINED_CUSTOMER)
+        unreleased, forgotten = (self._process("bread", 1, total="1000.00") for _ in range(2))
+        for _, waiting in (unreleased, forgotten):
+            self._wait_for(waiting, "approval.waiting")
+        self._change("inventory_service", FORGET_RESERVATION, operation_id(unreleased[1], "reserve_items"))
+        self._lose_the_row_of_the_inbox("reserve_items", forgotten[1])
+        for order_id, _ in (unreleased, forgotten):
+            self._decide(order_id, approved=False)
+        self._wait_for_failures_to_undo("reserve_items", unreleased[1])
+        self._take_over("reserve_items", unreleased[1])
+        self._take_over_unanswered("reserve_items", forgotten[1])
+        for saga_id in (sold, missing, poor, unreleased[1], forgotten[1]):
+            self._ended(saga_id)
+        self._switch_shipping("deactivate")
+        with self._lost("accounting_service", "refunds"):
+            unrefunded, unknown = (self._process("oranges", 1)[1] for _ in range(2))
+            self._wait_for(unknown, "charge.compensation_failed")
+            self._lose_the_row_of_the_inbox("charge", unknown)
+            self._wait_for_failures_to_undo("charge", unrefunded)
+            self._take_over("charge", unrefunded)
+            self._take_over_unanswered("charge", unknown)
+        _, refunded = self._process("oranges", 1)
+        for saga_id in (unrefunded, unknown, refunded):
+            self._ended(saga_id)
+        self._switch_shipping("activate")
+        for service, table in PROCESSING_TABLES.items():
+            with self._lost(service, table):
+                saga = self._ended(self._process("apples", 1)[1])
+            assert saga["status"] == "compensated", saga
 
     # ---- starting sagas -----------------------------------------------------------------------------
 
@@ -80,6 +141,26 @@ class Conversation:
         answer = self.application.ask("POST", "/orders", json.dumps(order))
         assert answer.status == 202, answer.body
         return str(answer.json["saga_id"])
+
+    def _process(
+        self, item: str, number: int, *, customer: str = "Riley", total: str = "9.99"
+    ) -> tuple[str, str]:
+        """Order so many of an item; the ids of order and saga."""
+        order = {"customer": customer, "items": [item] * number, "total": total}
+        answer = self.application.ask("POST", "/processing/orders", json.dumps(order))
+        assert answer.status == 202, answer.body
+        return str(answer.json["order_id"]), str(answer.json["saga_id"])
+
+    def _decide(self, order_id: str, *, approved: bool) -> None:
+        decision = json.dumps({"approver": APPROVER, "approved": approved})
+        path = f"/processing/orders/{order_id}/approve"
+        answer = self.application.ask("POST", path, decision, more=PROVEN)
+        assert answer.status in (200, 202), answer.body
+
+    def _switch_shipping(self, verb: str) -> None:
+        port = self.application.pages["delivery_service"]
+        answer = self.application.ask("POST", f"/shipping/{verb}", more=PROVEN, port=port)
+        assert answer.status == 200, answer.body
 
     # ---- changing what services believe -------------------------------------------------------------
 
@@ -100,8 +181,11 @@ class Conversation:
             "DELETE FROM authorizations WHERE operation_key = %(key)s",
             operation_id(saga_id, "authorize_card"),
         )
-        # From the third failure on the pauses are long enough for a person to step in.
-        failed = "authorize_card.compensation_failed"
+        self._wait_for_failures_to_undo("authorize_card", saga_id)
+
+    def _wait_for_failures_to_undo(self, step: str, saga_id: str) -> None:
+        """From the third failure on the pauses are long enough for a person to step in."""
+        failed = f"{step}.compensation_failed"
         wait_until(
             lambda: self.application.entries(saga_id).count(failed) >= 3, f"{failed} in {saga_id}", WITHIN
         )
@@ -109,15 +193,21 @@ class Conversation:
     def _lose_the_rows_of_the_inboxes(self, saga_id: str) -> None:
         """Participants no longer know of what they did; neither undoing nor settling will guess."""
         self._wait_for(saga_id, f"{APPROVAL}.attempt_failed")
-        for step, service in INBOXES.items():
-            self._change(service, "DELETE FROM saga_inbox WHERE key = %(key)s", operation_id(saga_id, step))
+        for step in ("create_restaurant_ticket", "authorize_card"):
+            self._lose_the_row_of_the_inbox(step, saga_id)
 
-    def _fail_for_want_of(self, service: str, table: LiteralString) -> None:
-        """The participant has trouble of its own at its first step."""
+    def _lose_the_row_of_the_inbox(self, step: str, saga_id: str) -> None:
+        forget: Final = "DELETE FROM saga_inbox WHERE key = %(key)s"
+        self._change(INBOXES[step], forget, operation_id(saga_id, step))
+
+    @contextmanager
+    def _lost(self, service: str, table: LiteralString) -> Iterator[None]:
+        """The participant has trouble of its own meanwhile: a table is not there."""
         self._tell(service, f"ALTER TABLE {table} RENAME TO lost")
-        saga = self._ended(self._order(Dish.PLAIN))
-        self._tell(service, f"ALTER TABLE lost RENAME TO {table}")
-        assert saga["outcome"]["name"] == "ProgrammingError", saga["outcome"]
+        try:
+            yield
+        finally:
+            self._tell(service, f"ALTER TABLE lost RENAME TO {table}")
 
     def _change(self, service: str, statement: LiteralString, key: str) -> None:
         changed = self._tell(service, statement, key=key)

@@ -19,18 +19,7 @@ HTML: Final = {"Accept": "text/html"}
 UNASKED: Final = {
     # A participant answers how any command of it stands; no saga here asks of what it need not undo.
     "consumer_service.verify_consumer_details.settle",
-    *(
-        f"{command}{of}"
-        for command in (
-            "accounting_service.charge",
-            "inventory_service.reserve_items",
-            "delivery_service.ship_order",
-        )
-        for of in ("", ".settle")
-    ),
-    "accounting_service.refund",
-    "inventory_service.release_items",
-    "delivery_service.cancel_shipment",
+    "delivery_service.cancel_shipment",  # of the pivot: a parcel on its way is not called back
 }
 """What no saga here asks for."""
 EVENTS: Final = {
