@@ -7,18 +7,40 @@ from typing import Any, Final
 from flask import Response, jsonify, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
+from app_common.web.access import Access
+from app_common.web.addresses import page_address
 from app_common.web.errors import Refusal
+from order_service import processing
 from order_service.api import accepted, idempotency_key
 from order_service.crossing import refuse_other_sites
-from order_service.launches import COMPENSATED, COMPLETED, ENDS, LAUNCHES, PARKED, Launch, preview
+from order_service.launches import (
+    APPROVALS,
+    COMPENSATED,
+    COMPLETED,
+    CREATE,
+    ENDS,
+    LAUNCHES,
+    LOGIN,
+    PARKED,
+    PROCESS,
+    SAGAS,
+    SHIPPING,
+    Launch,
+    preview,
+)
 from order_service.orchestrator import sagas
-from order_service.orders import place
+from order_service.orders import NewOrder, place
+from order_service.processing import NewProcessingOrder
+from order_service.processing_api import accepted as accepted_for_processing
+from order_service.sagas.process_order import Approval
 from sagas_framework import Filter, SagaPage, Status
 from sagas_framework.console import wants_html
 
 _LAST: Final = 8
 """How many of the last sagas the homepage shows."""
 _LIVE: Final = 1000  # milliseconds
+_ENDPOINTS: Final = {APPROVALS: "show_approvals", LOGIN: "login"}
+_ORDERS: Final = {CREATE: "take_order", PROCESS: "take_processing_order"}
 _STATUSES: Final = {COMPLETED: Status.COMPLETED, COMPENSATED: Status.COMPENSATED, PARKED: Status.PARKED}
 
 
@@ -31,10 +53,8 @@ def homepage() -> Response:
     page = render_template(
         "home.html",
         title="",
-        groups=[
-            (ends, _STATUSES.get(ends), [launch for launch in LAUNCHES if launch.ends == ends])
-            for ends in ENDS
-        ],
+        launches=[(*told, _groups(saga)) for saga, told in SAGAS.items()],
+        place=_place,
         last=last.views,
         count={status: count[status] for status in (Status.PARKED, Status.COMPENSATING, Status.RUNNING)},
         live=_LIVE,
@@ -43,25 +63,43 @@ def homepage() -> Response:
     return _fresh(Response(page, mimetype="text/html"))
 
 
+def _groups(saga: str) -> list[tuple[str, Status | None, list[Launch]]]:
+    """The launches of a saga by their ends: what is said of it, the status if there is one, the launches."""
+    found = [
+        (ends, _STATUSES.get(ends), [one for one in LAUNCHES if (one.saga, one.ends) == (saga, ends)])
+        for ends in ENDS
+    ]
+    return [group for group in found if group[2]]
+
+
+def _place(place: str) -> str:
+    """The address of one of `PLACES`."""
+    return page_address("delivery_service") if place == SHIPPING else url_for(_ENDPOINTS[place])
+
+
 def show_launch(launch: Launch) -> Response:
     """What a POST to the same path would do. Nothing is launched."""
     told = preview(launch) | {"path": url_for(launch.path)}
     if wants_html():
-        page = render_template("launch.html", title=launch.title, launch=told)
+        page = render_template(
+            "launch.html", title=launch.title, launch=told, beside=launch.beside, place=_place
+        )
         response = Response(page, mimetype="text/html")
     else:
         response = jsonify(told)
     response.cache_control.no_store = True  # a random order is another each time
     response.vary.add("Accept")
+    response.vary.add("Cookie")
     return response
 
 
-def run(launch: Launch) -> BaseResponse:
+def run(launch: Launch, access: Access) -> BaseResponse:
     """Take the launch's order.
 
     Raises:
         Refusal: it comes from a page of another origin; or with an idempotency key, which would be
-            ignored: a random launch draws another order each time.
+            ignored: a random launch draws another order each time; or it is approved at once, and by whom
+            is not proven.
     """
     refuse_other_sites()
     if idempotency_key() is not None:
@@ -69,12 +107,27 @@ def run(launch: Launch) -> BaseResponse:
             400,
             "A launch takes no Idempotency-Key: each POST is another order",
             f"Leave it out, or send the order that GET {url_for(launch.path)} tells to "
-            f"POST {url_for('take_order')} with it",
+            f"POST {url_for(_ORDERS[launch.saga])} with it",
         )
-    placed = place(launch.order())
+    order = launch.order()
+    if not isinstance(order, NewOrder):
+        return _process(launch, order, access)
+    placed = place(order)
     if wants_html():
         return redirect(url_for("sagas.show_saga", saga_id=placed.saga_id), 303)  # what became of the button
     return accepted(placed)
+
+
+def _process(launch: Launch, order: NewProcessingOrder, access: Access) -> BaseResponse:
+    approval = None
+    if launch.approved:
+        if wants_html() and access.possible and access.person is None:
+            return redirect(url_for("login"), 303)
+        approval = Approval(approver=access.who(), approved=True)
+    taken = processing.take(order, approve_within=launch.approve_within, approval=approval)
+    if wants_html():
+        return redirect(url_for("show_processing_order", order_id=taken.order_id), 303)
+    return accepted_for_processing(taken)
 
 
 def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
@@ -83,6 +136,7 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
             {
                 "path": url_for(launch.path),
                 "title": launch.title,
+                "saga": launch.saga,
                 "ends": launch.ends,
                 "shows": launch.shows,
             }
@@ -101,6 +155,7 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
         ],
         "links": {
             "sagas": url_for("sagas.list_sagas"),
+            "approvals": url_for("show_approvals"),
             "system": url_for("show_system"),
             "healthz": url_for("healthz"),
         },
@@ -110,6 +165,7 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
 def _fresh(response: Response) -> Response:
     """It is asked for again and again while somebody looks: 304 while nothing has changed."""
     response.vary.add("Accept")
+    response.vary.add("Cookie")
     response.cache_control.no_cache = True
     response.add_etag(weak=True)
     response.make_conditional(request)

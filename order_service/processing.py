@@ -6,9 +6,10 @@ import hashlib
 import re
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -97,16 +98,31 @@ class DecidedAlready(Exception):
 # ---- taking ---------------------------------------------------------------------------------------
 
 
-def take(new: NewProcessingOrder, key: str | None = None) -> Taken:
+def take(
+    new: NewProcessingOrder,
+    key: str | None = None,
+    *,
+    approve_within: timedelta | None = None,
+    approval: Approval | None = None,
+) -> Taken:
     """Take an order and start its saga. No step of it runs here.
 
     Args:
         key: an idempotency key, with which the order is taken once.
+        approve_within: how long it waits for an approval; None: as long as the setting says.
+        approval: said together with it, before its saga can ask.
 
     Raises:
         KeyReused: the key was used for another order.
     """
-    return take_once(key, lambda used: _taken_with(used, new), lambda: _take(new, key))
+    return take_once(
+        key, lambda used: _taken_with(used, new), lambda: _take(new, key, approve_within, approval)
+    )
+
+
+def counted(items: Iterable[str]) -> list[tuple[str, int]]:
+    """Each item once, with how many of it are wanted."""
+    return list(Counter(items).items())
 
 
 def new_order_id(customer: str) -> str:
@@ -116,7 +132,9 @@ def new_order_id(customer: str) -> str:
     return f"order_{name}_{''.join(secrets.choice(_LETTERS) for _ in range(_RANDOM))}"
 
 
-def _take(new: NewProcessingOrder, key: str | None) -> Taken:
+def _take(
+    new: NewProcessingOrder, key: str | None, approve_within: timedelta | None, approval: Approval | None
+) -> Taken:
     now, settings = sagas.clock(), approval_settings()
     order = ProcessingOrder(
         id=new_order_id(new.customer),
@@ -133,12 +151,15 @@ def _take(new: NewProcessingOrder, key: str | None) -> Taken:
         items=new.items,
         total=new.total,
         threshold=settings.threshold,
-        approve_by=now + settings.deadline,
+        approve_by=now + (settings.deadline if approve_within is None else approve_within),
     )
     with Session(sagas.engine) as session, session.begin():
         session.add(order)
         session.flush()  # the database refuses a key
         run = sagas.start(ProcessOrderSaga, state, key=order.id, session=session)
+        if approval is not None:
+            by = approval.approver[:_LONGEST_BY]
+            sagas.signal(ProcessOrderSaga, approval, key=order.id, by=by, session=session)
         return Taken(order.id, run.id)
 
 
@@ -296,24 +317,22 @@ def waiting(*, after: str | None = None, limit: int = PAGE) -> Waiting:
         page = sagas.page(wanted)
     except SagasError:
         raise ValueError(f"{after!r} is not where a page ends") from None
-    waits = {view.instance.key: _deadline(view.instance) for view in page.views}
+    waits = {
+        view.instance.key: deadline
+        for view in page.views
+        if (deadline := view.instance.steps["approval"].deadline) is not None  # None: it is parked there
+    }
     with reading(sagas.engine) as connection, Session(connection) as session:
         found = session.scalars(select(ProcessingOrder).where(ProcessingOrder.id.in_(waits))).all()
         orders = [
             {
                 **_details(order),
                 "created_time": order.taken_at.isoformat(),
-                "deadline": waits[order.id].isoformat(),
+                "deadline": waits[order.id].astimezone(UTC).isoformat(),
             }
             for order in sorted(found, key=lambda order: (waits[order.id], order.id))
         ]
     return Waiting(orders, page.next)
-
-
-def _deadline(saga: SagaInstance) -> datetime:
-    deadline = saga.steps["approval"].deadline
-    assert deadline is not None, "it waits"
-    return deadline.astimezone(UTC)
 
 
 # ---- approving ------------------------------------------------------------------------------------
@@ -341,10 +360,10 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
         # also while the saga has not come to ask for an approval.
         row = select(ProcessingOrder).where(ProcessingOrder.id == order_id).with_for_update()
         session.scalars(row).one()
-        for said in sagas.signals(ProcessOrderSaga.definition.name, key=order_id):
-            if said.became is not Became.TOO_LATE and said.said_id != said_id:
-                word = "approved" if said.payload["approved"] else "rejected"
-                raise DecidedAlready(order_id, f"{said.payload['approver']} has {word} it")
+        said = decision_of(order_id)
+        if said is not None and said.said_id != said_id:
+            word = "approved" if said.payload["approved"] else "rejected"
+            raise DecidedAlready(order_id, f"{said.payload['approver']} has {word} it")
         stored = sagas.signal(
             ProcessOrderSaga,
             approval,
@@ -357,6 +376,12 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
     if answered.too_late:
         raise DecidedAlready(order_id, answered.answer or "it is too late")
     return answered
+
+
+def decision_of(order_id: str) -> SignalRow | None:
+    """The decision that counts, or will as soon as the saga asks for it; None if there is none yet."""
+    said = sagas.signals(ProcessOrderSaga.definition.name, key=order_id)
+    return next((row for row in said if row.became is not Became.TOO_LATE), None)
 
 
 def _saga_of(order_id: str) -> SagaInstance:

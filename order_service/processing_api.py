@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Response, jsonify, request, url_for
+from flask import Response, jsonify, redirect, request, url_for
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.wrappers import Response as BaseResponse
 
 from app_common.texts import Name
 from app_common.web.access import Access
-from app_common.web.answers import body
-from app_common.web.errors import Refusal
+from app_common.web.answers import LIVE, body, fresh, page
+from app_common.web.errors import Refusal, problem_page
 from order_service import processing
 from order_service.api import idempotency_key
-from order_service.processing import NewProcessingOrder
+from order_service.approvals import shown
+from order_service.orchestrator import sagas
+from order_service.processing import NewProcessingOrder, Taken
 from order_service.sagas.process_order import Approval
-from sagas_framework import Became
+from sagas_framework import Became, Status
+from sagas_framework.console import wants_html
 
 
 class Decision(BaseModel):
@@ -37,45 +41,63 @@ class ProcessingViews:
         """Take an order given as JSON."""
         key = idempotency_key()
         new = body(NewProcessingOrder, "an order", "Make more than one order of it")
-        taken = processing.take(new, key)
-        links = _links(taken.order_id, taken.saga_id)
-        response = jsonify(
-            order_id=taken.order_id,
-            saga_id=taken.saga_id,
-            message=f"Order received. ID = '{taken.order_id}'",
-            links=links,
-        )
-        response.status_code = 202
-        response.cache_control.no_store = True
-        response.headers["Location"] = links["order"]
-        return response
+        return accepted(processing.take(new, key))
 
     def show_order(self, order_id: str) -> Response:
         """An order as it stands. Whoever asks again with its ETag gets 304 while nothing has changed."""
         order = processing.describe(order_id)
-        return _fresh(jsonify(order | {"links": _links(order["id"], order["saga"]["id"])}))
+        links = _links(order["id"], order["saga"]["id"])
+        ended = Status(order["saga"]["status"]).ended
+        return page(
+            "processing_order.html",
+            lambda: order | {"links": links},
+            title=order_id,
+            live=None if ended else LIVE,
+            live_state="ended" if ended else None,
+            order=order,
+            links=links,
+            **shown(order, sagas.clock()),
+        )
 
     def list_orders(self) -> Response:
         """The orders that wait for an approval."""
         if request.args.get("waiting") != "1":
             raise Refusal(400, "Which orders is not said", "Ask for those that wait: ?waiting=1")
         try:
-            page = processing.waiting(after=request.args.get("after"))
+            found = processing.waiting(after=request.args.get("after"))
         except ValueError as error:
             raise Refusal(400, str(error), "Take the address that the page before gave as next") from None
         orders = [
             order | {"links": {"order": _order(order["id"]), "approve": _approve(order["id"])}}
-            for order in page.orders
+            for order in found.orders
         ]
-        following = page.next and url_for("list_processing_orders", waiting=1, after=page.next)
-        return _fresh(jsonify(orders=orders, next=following))
+        following = found.next and url_for("list_processing_orders", waiting=1, after=found.next)
+        return fresh(jsonify(orders=orders, next=following))
 
-    def approve(self, order_id: str) -> Response:
+    def _decided_on_a_page(self, order_id: str) -> BaseResponse:
+        """Take what was clicked, and go where it is told what became of that."""
+        if self._access.person is None:
+            return redirect(url_for("login"), 303)
+        approved = request.form.get("approved")
+        try:
+            name = self._access.who()
+            if approved not in ("true", "false"):
+                raise Refusal(422, "Neither yes nor no was said", "Press one of the two buttons")
+            processing.decide(order_id, Approval(approver=name, approved=approved == "true"))
+        except Refusal as refusal:
+            return problem_page(refusal.status, str(refusal), refusal.do)
+        except processing.DecidedAlready:
+            pass  # who was quicker, the page says
+        return redirect(url_for("show_approvals", order=order_id, approved=approved), 303)
+
+    def approve(self, order_id: str) -> BaseResponse:
         """Take an approver's yes or no.
 
         Raises:
             Refusal: who approves is not proven, or is not who they say.
         """
+        if request.form and wants_html():
+            return self._decided_on_a_page(order_id)
         name = self._access.who()
         decision = body(Decision, "a decision")
         if decision.approver != name:
@@ -100,10 +122,18 @@ class ProcessingViews:
         return response
 
 
-def _fresh(response: Response) -> Response:
-    response.cache_control.no_cache = True
-    response.add_etag()
-    response.make_conditional(request)
+def accepted(taken: Taken) -> Response:
+    """202: the order is taken, and its saga decides."""
+    links = _links(taken.order_id, taken.saga_id)
+    response = jsonify(
+        order_id=taken.order_id,
+        saga_id=taken.saga_id,
+        message=f"Order received. ID = '{taken.order_id}'",
+        links=links,
+    )
+    response.status_code = 202
+    response.cache_control.no_store = True
+    response.headers["Location"] = links["order"]
     return response
 
 

@@ -27,6 +27,8 @@ PAGES: Final = {
     "delivery_service": "Shipping",
 }
 """What the navigation calls the services' own pages."""
+APPROVALS: Final = "Approvals"
+"""What it calls the order service's page of those."""
 
 
 def service_app(import_name: str, serves: Participant | Subscriber, *, page: str) -> tuple[Flask, Access]:
@@ -44,24 +46,28 @@ def service_app(import_name: str, serves: Participant | Subscriber, *, page: str
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields come in a meaningful order
     home = ("Home", partial(page_address, "order_service"))
     here = {PAGES[service]: partial(url_for, page)}
+    approvals = (APPROVALS, lambda: f"{page_address('order_service')}approvals")
     app.register_blueprint(
-        frame(service, title=TITLE, links=[home, *(links() | here).items()]), url_prefix="/-"
+        frame(service, title=TITLE, links=[home, approvals, *(links() | here).items()]), url_prefix="/-"
     )
-    app.register_blueprint(
-        Blueprint(
-            "platform",
-            __name__,
-            template_folder=str(_HERE / "templates"),
-            static_folder=str(_HERE / "static"),
-            static_url_path="/platform",
-        )
-    )
+    app.register_blueprint(platform())
     access = Access(operators(), service, home=page)
     access.install(app)
     app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_service(serves))
     add_error_handlers(app, service)
     app.after_request(harden)
     return app, access
+
+
+def platform() -> Blueprint:
+    """What the services' own pages share: login, problems, styles."""
+    return Blueprint(
+        "platform",
+        __name__,
+        template_folder=str(_HERE / "templates"),
+        static_folder=str(_HERE / "static"),
+        static_url_path="/platform",
+    )
 
 
 def links() -> dict[str, Callable[[], str]]:

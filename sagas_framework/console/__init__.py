@@ -7,6 +7,7 @@ try:
     from sagas_framework.console.framing import frame
     from sagas_framework.console.mounting import console
     from sagas_framework.console.origin import foreign_origin
+    from sagas_framework.core.why import in_words
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] not in ("flask", "werkzeug", "itsdangerous", "markupsafe"):
         raise
@@ -16,4 +17,4 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from None
 
-__all__ = ["console", "foreign_origin", "frame", "wants_html"]
+__all__ = ["console", "foreign_origin", "frame", "in_words", "wants_html"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +15,11 @@ from sagas_framework.console.guard import Guard
 from sagas_framework.console.masking import Masking
 from sagas_framework.sagas import Sagas
 
-Link = tuple[str, str | Callable[[], str]]
-"""A name, and an address or what gives it (``lambda: url_for("home")``, which works behind a prefix)."""
+Address = str | Callable[[], str]
+"""An address or what gives it (``lambda: url_for("home")``, which works behind a prefix)."""
+
+Link = tuple[str, Address]
+"""A name and an address."""
 
 DescribedAt = Callable[[str], str | None]
 """The address at which a task's messages are described, if they are."""
@@ -43,6 +46,7 @@ class Desk:
         more_links: after them.
         mask: hides what is secret in states and messages.
         described_at: where a task's messages are described.
+        said_at: where in the application a signal is said, by its name, and so nowhere in the console.
     """
 
     sagas: Sagas
@@ -52,6 +56,7 @@ class Desk:
     more_links: Sequence[Link] = ()
     mask: Masking = field(default_factory=Masking)
     described_at: DescribedAt | None = None
+    said_at: Mapping[str, Address] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,11 @@ class Frame:
         """Where a message is described, by its name: an answer stands beside what it answers."""
         find = self.desk.described_at
         return find and find(message.partition(".response.")[0].partition(".linked.")[0])
+
+    def said_at(self, signal: str) -> str | None:
+        """Where in the application a signal is said; None if it is said here."""
+        address = self.desk.said_at.get(signal)
+        return address() if callable(address) else address
 
     @property
     def acting(self) -> bool:

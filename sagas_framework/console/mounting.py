@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from flask import Blueprint, request
 from flask.blueprints import BlueprintSetupState
@@ -10,7 +10,7 @@ from flask.blueprints import BlueprintSetupState
 from sagas_framework.console.acts import add_acts_routes
 from sagas_framework.console.answers import add_answers
 from sagas_framework.console.bulk import add_bulk_routes
-from sagas_framework.console.desk import DescribedAt, Desk, Frame, Link, utc
+from sagas_framework.console.desk import Address, DescribedAt, Desk, Frame, Link, utc
 from sagas_framework.console.framing import FRAMED
 from sagas_framework.console.guard import Guard, Operators
 from sagas_framework.console.lists import add_list_routes
@@ -31,6 +31,7 @@ def console(
     more_links: Sequence[Link] = (),
     secrets: Collection[str] = SECRETS,
     described_at: DescribedAt | None = None,
+    said_at: Mapping[str, Address] | None = None,
 ) -> Blueprint:
     """Pages on which people see where every saga is and why, and act on those that need them.
 
@@ -62,6 +63,8 @@ def console(
             of the types `SecretStr` and `SecretBytes`; see `Masking`.
         described_at: says where a message is described, by the name of the task that it asks for; None
             where it is not. Messages on a saga's page lead there.
+        said_at: signals that are not said here, because the application asks for proof of who says them: by
+            name the address of its own page for that, to which the saga's page leads.
 
     Raises:
         ConfigurationError: `operators` are no names; or, when it is registered, there are operators and
@@ -77,6 +80,7 @@ def console(
         tuple(more_links),
         Masking(secrets),
         described_at,
+        dict(said_at or {}),
     )
     blueprint = Blueprint(
         name, __name__, template_folder="templates", static_folder="static", static_url_path="/-"

@@ -120,6 +120,10 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         view = desk.sagas.view(saga_id)
         signed, wrong = desk.guard.sign(given.fields)
         try:
+            if (name := given.fields.get("signal")) in desk.said_at:
+                raise Problem(
+                    403, f"{name} is not said here", "Say it on the page that the application has for it"
+                )
             told = said(view, given)
             if not (wrong or told.wrong):
                 row = _say(desk, view, told, signed)

@@ -270,6 +270,8 @@ def _ended(record: StepRecord, told: _Told, below: tuple[str, ...]) -> Said | No
     if detail.get("because") is not None:
         return Said("never happened", below=(str(detail["because"]), *below))
     error = {name: str(detail[name]) for name in ("type", "message") if detail.get(name)}
+    if error.get("type") == "DeadlinePassed":
+        return Said("its deadline has passed", "bad", below)
     if error.get("type") == "NoAnswer":
         return Said(_unanswered(error.get("message", "")), "bad", below)
     word = {Phase.REFUSED: "refused", Phase.WITHDRAWN: "never happened"}.get(record.phase, "failed")

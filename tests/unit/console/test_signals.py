@@ -355,3 +355,19 @@ def test_a_deadline_that_passed_is_told_as_such(counter: Counter) -> None:
     assert "Undone because approval: no approval by 2026-03-02 12:00:00 UTC." in page.text
     assert "turned back: approval: no approval by 2026-03-02 12:00:00 UTC" in page.region("timeline")
     assert "gave no answer" not in page.region("timeline")
+
+
+def test_a_signal_that_the_application_asks_proof_for_is_not_said_here(tmp_path: Path) -> None:
+    counter = Counter(tmp_path, sagas=[BigOrderSaga], said_at={"approval": lambda: "/decide"})
+    saga_id = waiting(counter)
+
+    page = counter.page(saga_id)
+    answer = say(counter, saga_id, signal="approval", payload={"approver": "eve", "approved": True}, **WHO)
+    told = counter.sagas.signals()
+    counter.sagas.engine.dispose()
+
+    assert "approval" not in page.buttons
+    assert "pickup" in page.buttons
+    assert page.links["It is said there"] == "/decide"
+    assert answer.status_code == 403
+    assert told == []
