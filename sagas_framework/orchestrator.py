@@ -44,6 +44,7 @@ from sagas_framework.storage.ports import (
     Store,
     StoreTransaction,
     StoreUnavailable,
+    Wanted,
 )
 from sagas_framework.transport.envelope import command, to_wire
 from sagas_framework.transport.publisher import Publisher, Receipt
@@ -76,6 +77,8 @@ class _Batch:
     """Those that may take other signals now than before, as they are by now (rule 23)."""
     aside: list[Quarantined] = field(default_factory=list)
     raised: list[tuple[str, str, Exception]] = field(default_factory=list)
+    foreseen: dict[str, tuple[SagaInstance, Event, Decision]] = field(default_factory=dict)
+    """What was decided before its turn: on which instance, for which event."""
 
     def take(self, before: SagaInstance, decision: Decision) -> None:
         after = decision.instance
@@ -314,6 +317,7 @@ class Orchestrator:
         replies = any(isinstance(event, ReplyReceived) for event in events)
         with self.store.transaction() as tx:
             instances = tx.lock({event.saga_id for event in events})
+            self._load(tx, batch, instances, events)
             for event in events:
                 instance = instances.get(event.saga_id)
                 if instance is None:
@@ -330,6 +334,50 @@ class Orchestrator:
         if replies:
             reach(Point.BATCH_COMMITTED)
         self._after_commit(batch, Point.BATCH_PUBLISHED if replies else None)
+
+    def _load(
+        self,
+        tx: StoreTransaction,
+        batch: _Batch,
+        instances: Mapping[str, SagaInstance],
+        events: Sequence[Event],
+    ) -> None:
+        """Read at once the rows that the local steps of a batch will get.
+
+        Which those are, only the decisions say. They are kept, so that no hook is called twice.
+        """
+        if len(events) == 1 or batch.apart:
+            return  # one alone is read as cheaply by the step, and so is what is not shared
+        wanted: list[Wanted] = []
+        for event in events:
+            instance = instances.get(event.saga_id)
+            if instance is None or instance.id in batch.foreseen:
+                continue
+            definition = self.definitions.find(instance.saga, instance.version)
+            if definition is None or not definition.loads or definition.shape != instance.shape:
+                continue
+            try:
+                decision = decide(definition, instance, event, self.policy)
+            except Exception:  # told when it is its turn
+                continue
+            batch.foreseen[instance.id] = instance, event, decision
+            if decision.local is not None:
+                row = self._wanted(definition, decision.instance, decision.local)
+                if row is not None:
+                    wanted.append(row)
+        tx.load(wanted)
+
+    @staticmethod
+    def _wanted(definition: SagaDefinition, instance: SagaInstance, call: LocalCall) -> Wanted | None:
+        step = definition.steps[definition.index(call.step)]
+        assert isinstance(step, LocalStep)
+        if step.loads is None or not callable(step.action if call.kind is Kind.DO else step.compensation):
+            return None
+        try:
+            row: Wanted | None = step.loads(definition.state.model_validate(copied(dict(instance.state))))
+        except Exception:  # the step will find out, and it is the one to be asked
+            return None
+        return row
 
     def _decide(
         self,
@@ -354,7 +402,12 @@ class Orchestrator:
         taken: list[tuple[SagaInstance, Decision]] = []
         worked = False
         try:
-            decision = first = decide(definition, instance, event, self.policy)
+            foreseen = batch.foreseen.pop(instance.id, None)
+            if foreseen is not None and foreseen[0] is instance and foreseen[1] is event:
+                decision = foreseen[2]
+            else:
+                decision = decide(definition, instance, event, self.policy)
+            first = decision
             taken.append((instance, decision))
             while decision.local is not None:
                 worked = True

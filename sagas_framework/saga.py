@@ -76,6 +76,8 @@ from sagas_framework.steps import (
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from sagas_framework.storage.ports import Wanted
+
 S = TypeVar("S", bound=BaseModel)
 C = TypeVar("C", bound=Command[Any])
 R = TypeVar("R", bound=Reply | None)
@@ -126,6 +128,7 @@ class Steps(Generic[S]):
         action: Callable[[S, Session], None] | None = None,
         *,
         compensation: LocalUndo[S] | NothingToUndo | None = None,
+        loads: Callable[[S], Wanted | None] | None = None,
         when: Callable[[S], bool] | None = None,
         pivot: bool = False,
         undo_retry: Retry = UNDO_RETRY,
@@ -137,11 +140,16 @@ class Steps(Generic[S]):
                 a step that only has something to undo.
             compensation: likewise, when the saga turns back; one that takes a third argument is given
                 the `Outcome`, which says why.
+            loads: says, from a copy of the state, which row either of them will `get` from its session, as
+                its class and primary key. Of sagas that are decided together the rows are then read at once.
+                The step does not notice.
             when: asked once, when the step is next; if not, the step is left out.
             pivot: after this step the saga only goes forward.
             undo_retry: how a failing compensation is repeated.
         """
-        return LocalStep(self.state, action, compensation, when=when, pivot=pivot, undo_retry=undo_retry)
+        return LocalStep(
+            self.state, action, compensation, loads=loads, when=when, pivot=pivot, undo_retry=undo_retry
+        )
 
     def command(
         self,
@@ -286,6 +294,7 @@ class SagaDefinition:
         retention: of its ended instances, of any version; None for that of the service.
         deadline: of the whole saga, from its start.
         waits: the steps that wait for signals.
+        loads: whether a local step says which row it will get.
     """
 
     name: str
@@ -299,8 +308,11 @@ class SagaDefinition:
     retention: Retention | None = None
     deadline: Moment[Any] | None = None
     waits: tuple[str, ...] = field(init=False)
+    loads: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        loads = any(isinstance(step, LocalStep) and step.loads is not None for step in self.steps)
+        object.__setattr__(self, "loads", loads)
         waits = tuple(step.name for step in self.steps if isinstance(step, WaitStep))
         object.__setattr__(self, "waits", waits)
 

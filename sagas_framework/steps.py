@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sagas_framework.core.instance import Outcome
     from sagas_framework.saga import Saga
+    from sagas_framework.storage.ports import Wanted
 
 S = TypeVar("S", bound=BaseModel)
 G = TypeVar("G", bound=Signal)
@@ -141,6 +142,7 @@ class LocalStep(Step[S]):
         action: Callable[[S, Session], None] | None,
         compensation: LocalUndo[S] | NothingToUndo | None,
         *,
+        loads: Callable[[S], Wanted | None] | None,
         when: Callable[[S], bool] | None,
         pivot: bool,
         undo_retry: Retry,
@@ -148,6 +150,7 @@ class LocalStep(Step[S]):
         super().__init__(state, when=when, pivot=pivot, undo_retry=undo_retry)
         self.action = action
         self.compensation = compensation
+        self.loads = loads
         self._undo_asks_why = callable(compensation) and _takes_three(compensation)
 
     def do(self, state: S, session: Session) -> None:

@@ -79,8 +79,12 @@ def mark_order_rejected(state: CreateOrderState, session: Session) -> None:
     _close_order(state, session, OrderStatus.REJECTED)
 
 
+def its_order(state: CreateOrderState) -> tuple[type[Order], int]:
+    return Order, state.order_id
+
+
 def _close_order(state: CreateOrderState, session: Session, status: OrderStatus) -> None:
-    order = session.get_one(Order, state.order_id)
+    order = session.get_one(*its_order(state))
     order.status = status
     order.restaurant_ticket_id = state.ticket_id
     order.transaction_id = state.transaction_id
@@ -92,7 +96,7 @@ step = Steps(CreateOrderState)
 class CreateOrderSaga(Saga[CreateOrderState], name="create_order", version=1):
     """Create an order across consumer, restaurant and accounting."""
 
-    reject_order = step.local(compensation=mark_order_rejected)
+    reject_order = step.local(compensation=mark_order_rejected, loads=its_order)
     verify_consumer_details = step.command(
         consumer.VerifyConsumerDetails,
         verify,
@@ -119,4 +123,4 @@ class CreateOrderSaga(Saga[CreateOrderState], name="create_order", version=1):
         pivot=True,
         retry=Retry(3, pause=timedelta(seconds=5)),
     )
-    approve_order = step.local(mark_order_approved)
+    approve_order = step.local(mark_order_approved, loads=its_order)

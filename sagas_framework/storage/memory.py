@@ -183,6 +183,9 @@ class MemoryTransaction:
             raise Entangled(f"{type(error).__name__}: {error}") from error
         self._working.rows = session.rows
 
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        """There is nothing to read: rows are here."""
+
     def lock_acts(self, limit: int) -> list[ActRow]:
         return [act for act in self._working.acts.values() if act.handled_at is None][:limit]
 

@@ -263,6 +263,13 @@ class StoreTransaction(Protocol):
                 with a `savepoint` for each step.
         """
 
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        """Read rows that local steps will get from the session that they share, by class and primary key.
+
+        Raises:
+            Entangled: the database refuses.
+        """
+
     def lock_acts(self, limit: int) -> list[ActRow]:
         """Operators' acts that nobody has handled, oldest first; locked ones are skipped."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -54,6 +54,7 @@ from sagas_framework.storage.ports import (
     SendAgain,
     SignalAnswer,
     SignalRow,
+    Wanted,
 )
 from sagas_framework.storage.recordset import as_recordset, recordset
 from sagas_framework.storage.tables import (
@@ -233,6 +234,10 @@ class SqlTransaction:
     def sharing(self) -> Iterator[Session]:
         with translated(), self._together.lent() as session:
             yield session
+
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        with translated():
+            self._together.load(wanted)
 
     def finish(self) -> None:
         """Write out what local steps left in the session that they share."""

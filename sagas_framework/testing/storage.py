@@ -183,6 +183,9 @@ class _SimulatedTransaction:
         with self._inner.sharing() as session, self._standing_in(session) as standing_in:
             yield standing_in
 
+    def load(self, wanted: Iterable[Wanted]) -> None:
+        self._inner.load(wanted)
+
     @contextmanager
     def _standing_in(self, session: Session) -> Iterator[Session]:
         rows = rows_of(session)

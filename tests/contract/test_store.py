@@ -1024,6 +1024,22 @@ class SqlStoreContract(StoreContract):
 
         assert written == ["SELECT", "SELECT", "SELECT", "UPDATE"]
 
+    def test_rows_that_steps_will_get_are_read_at_once(self, store: Store, there: InSql) -> None:
+        values = ["a", "b", "c"]
+        said: list[str] = []
+        with there.engine.begin() as connection:
+            connection.execute(insert(Work), [{"value": value} for value in values])
+        listen = partial(event.listens_for, there.engine, "before_cursor_execute")
+
+        with store.transaction() as tx:
+            listen()(lambda _c, _cursor, statement, *_: said.append(statement.partition(" ")[0]))
+            tx.load([(Work, value) for value in [*values, "missing"]])
+            for value in values:
+                with tx.sharing() as session:
+                    session.get_one(Work, value).note = "seen"
+
+        assert said == ["SELECT", "UPDATE"]
+
     def test_a_step_finds_by_key_what_another_has_left_to_be_written(
         self, store: Store, there: InSql
     ) -> None:

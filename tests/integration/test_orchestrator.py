@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sagas_framework import NOTHING_TO_UNDO, Act, Queue, Saga, Sagas, Status, Steps
 from sagas_framework.core.events import Event, OperatorActed, Started
@@ -68,6 +68,38 @@ class LetterSaga(Saga[Note], name="letter", version=1):
     )
 
 
+class Base(DeclarativeBase): ...
+
+
+class Shelf(Base):
+    __tablename__ = "shelves"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    books: Mapped[int]
+
+
+asked: list[int] = []
+
+
+def lends(note: Note) -> bool:
+    asked.append(note.number)
+    return True
+
+
+def its_shelf(note: Note) -> tuple[type[Shelf], int]:
+    if note.number in trouble:
+        raise ValueError("it cannot say")
+    return Shelf, note.number
+
+
+def lend_book(note: Note, session: Session) -> None:
+    session.get_one(Shelf, note.number).books -= 1
+
+
+class LendingSaga(Saga[Note], name="lending", version=1):
+    lend = step.local(lend_book, when=lends, loads=its_shelf)
+
+
 class Nowhere:
     """A publisher for sagas that send nothing."""
 
@@ -88,12 +120,13 @@ class Office:
         self.sagas = Sagas(
             "notes",
             url,
-            sagas=[NoteSaga, LetterSaga, PagesSaga],
+            sagas=[NoteSaga, LetterSaga, PagesSaga, LendingSaga],
             reply_queue=Queue("replies"),
             clock=lambda: self.now,
         )
         self.sagas.upgrade()
         with self.sagas.engine.begin() as connection:
+            Base.metadata.create_all(connection)
             connection.execute(text("CREATE TABLE pages (id INTEGER PRIMARY KEY)"))
             connection.execute(text("INSERT INTO pages VALUES (1)"))
             connection.execute(
@@ -111,6 +144,25 @@ class Office:
         with Session(self.sagas.engine) as session, session.begin():
             return [self.sagas.start(NoteSaga, Note(number=n), session=session).id for n in numbers]
 
+    def lend(self, *numbers: int) -> list[str]:
+        """Start the lending of a book from each of these shelves, which have two."""
+        with Session(self.sagas.engine) as session, session.begin():
+            session.add_all([Shelf(number=number, books=2) for number in set(numbers)])
+            notes = [(n, Note(number=number)) for n, number in enumerate(numbers)]
+            started = [self.sagas.start(LendingSaga, note, key=f"{n}", session=session) for n, note in notes]
+            return [run.id for run in started]
+
+    def process(self, ids: list[str]) -> list[str]:
+        """Decide a batch; the statements that look at shelves."""
+        said: list[str] = []
+        event.listen(self.sagas.engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+        self.orchestrator.process([Started(saga_id, self.now) for saga_id in ids])
+        return [statement for statement in said if "FROM shelves" in statement]
+
+    def books(self) -> dict[int, int]:
+        with Session(self.sagas.engine) as session:
+            return {shelf.number: shelf.books for shelf in session.query(Shelf)}
+
     def statuses(self, ids: list[str]) -> list[Status]:
         return [self.sagas.get(saga_id).status for saga_id in ids]
 
@@ -126,6 +178,7 @@ def office(request: pytest.FixtureRequest) -> Iterator[Office]:
     yield office
     office.sagas.engine.dispose()
     trouble.clear()
+    asked.clear()
 
 
 def no_such_page(session: Session) -> None:
@@ -305,3 +358,43 @@ def test_bad_replies_at_the_head_of_a_batch_hold_up_no_other(office: Office) -> 
 
     assert {event.saga_id for event in left} == set(ids[:2])
     assert office.statuses(ids)[2] is Status.COMPLETED
+
+
+def test_rows_that_local_steps_say_they_will_get_are_read_at_once(office: Office) -> None:
+    ids = office.lend(1, 2, 3, 3)
+
+    looks = office.process(ids)
+
+    assert len(looks) == 1
+    assert office.statuses(ids) == [Status.COMPLETED] * 4
+    assert office.books() == {1: 1, 2: 1, 3: 0}
+
+
+def test_what_is_read_at_once_is_decided_once(office: Office) -> None:
+    ids = office.lend(1, 2, 3)
+    asked.clear()
+
+    office.process(ids)
+
+    assert sorted(asked) == [1, 2, 3]
+
+
+def test_a_local_step_that_cannot_say_which_row_it_will_get_gets_it_all_the_same(office: Office) -> None:
+    trouble[2] = "no telling"
+    ids = office.lend(1, 2, 3)
+
+    looks = office.process(ids)
+
+    assert len(looks) == 2
+    assert office.statuses(ids) == [Status.COMPLETED] * 3
+
+
+def test_a_row_that_is_not_there_fails_its_own_step_alone(office: Office) -> None:
+    ids = office.lend(1, 2, 3)
+    with Session(office.sagas.engine) as session, session.begin():
+        session.delete(session.get_one(Shelf, 2))
+
+    office.process(ids)
+
+    assert office.statuses(ids) == [Status.COMPLETED, Status.COMPENSATED, Status.COMPLETED]
+    assert office.books() == {1: 1, 3: 1}

@@ -75,7 +75,7 @@ def take(state: Dinner, done: Done) -> None:
     state.dish = done.by
 
 class ServeDinner(Saga[Dinner], name="serve_dinner", version=1):
-    table = step.local(lay_table, compensation=lay_table)
+    table = step.local(lay_table, compensation=lay_table, loads=lambda s: (Dinner, s.dish))
     cloth = step.local(lay_table, compensation=clear_table)
     cooking = step.command(Cook, cook, on_success=remember, compensation=lambda s: ThrowAway(dish=s.dish))
     tasting = step.command(Cook, lambda s: Cook(dish=s.dish), compensation=NOTHING_TO_UNDO)
@@ -109,6 +109,9 @@ WRONG = {
 step.command(Cook, lambda s: Cook(dish=s.plate), pivot=True)  # error: attr-defined
 step.command(Cook, lambda s: Cook(plate=s.dish), pivot=True)  # error: call-arg
 step.command(Cook, lambda s: Cook(dish=7), pivot=True)  # error: arg-type
+""",
+    "a row that the state does not name": """
+step.local(loads=lambda s: (Dinner, s.plate))  # error: attr-defined
 """,
     "a hook for another reply": """
 def remember(state: Dinner, reply: Cooked) -> None: ...
