@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
+_TURNS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Bidirectional classes of the characters that turn the direction of what follows."""
 LONGEST_NAME: Final = 200
 """Characters of a name: of a customer, an item, a dish."""
 
@@ -14,13 +16,17 @@ LONGEST_NAME: Final = 200
 def no_controls(text: str) -> str:
     """The text, if it can be kept and shown in one line.
 
-    PostgreSQL does not store a NUL, and nobody wants the other control characters in a name.
+    PostgreSQL does not store a NUL, and nobody wants the other control characters in a name. One that turns
+    the direction of writing would turn what stands behind the name, too: 9.99 would be read as 99.9. Names
+    that are written from the right need none.
 
     Raises:
         ValueError: it has a control character.
     """
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise ValueError("a control character, such as a line break, cannot be in it")
+    if any(unicodedata.bidirectional(character) in _TURNS for character in text):
+        raise ValueError("a character that turns the direction of writing cannot be in it")
     return text
 
 

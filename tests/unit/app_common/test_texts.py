@@ -1,0 +1,29 @@
+"""Names that people give: kept as they are written, but for what would spoil the line around them."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from app_common.texts import LONGEST_NAME, Name
+
+names: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Riley", "<script>alert(1)</script>", "رايلي", "ריילי", "莱利", "👩‍🚒", "x" * LONGEST_NAME]
+)
+def test_a_name_is_kept_as_it_is_written(name: str) -> None:
+    assert names.validate_python(name) == name
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\t", "\x1b", "\x85"])
+def test_a_control_character_is_no_part_of_a_name(character: str) -> None:
+    with pytest.raises(ValidationError, match="a control character"):
+        names.validate_python(f"Ri{character}ley")
+
+
+@pytest.mark.parametrize("character", [*"\u202a\u202b\u202c\u202d\u202e", *"\u2066\u2067\u2068\u2069"])
+def test_nor_is_one_that_turns_what_stands_behind_the_name(character: str) -> None:
+    with pytest.raises(ValidationError, match="turns the direction"):
+        names.validate_python(f"Ri{character}ley")
