@@ -294,7 +294,7 @@ class Waiting:
     next: str | None
 
 
-def waiting(*, after: str | None = None, limit: int = PAGE) -> Waiting:
+def waiting(*, after: str | None = None) -> Waiting:
     """The orders that wait for an approval: those taken first, by their deadlines.
 
     Each as ``id``, ``customer``, ``items``, ``total``, ``created_time``, ``deadline``. That is the order of
@@ -311,7 +311,7 @@ def waiting(*, after: str | None = None, limit: int = PAGE) -> Waiting:
         waits_for="approval",
         open_only=True,
         after=after,
-        limit=limit,
+        limit=PAGE,
     )
     try:
         page = sagas.page(wanted)

@@ -119,7 +119,15 @@ def tell_received(state: ProcessOrderState, session: Session) -> None:
 
 
 def tell_reserved(state: ProcessOrderState, session: Session) -> None:
+    """Tell what is reserved, and whether it now waits for an approval."""
     _tell(state, session, f"Reserved inventory for order: {_listed(state)}")
+    if state.needs_approval:
+        deadline = f"{state.approve_by.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        _tell(
+            state,
+            session,
+            f"Waiting for approval since order >= {state.threshold:.2f}. Deadline = {deadline}.",
+        )
 
 
 def tell_paid(state: ProcessOrderState, session: Session) -> None:
@@ -149,12 +157,6 @@ def tell_refunded(state: ProcessOrderState, session: Session, why: Outcome) -> N
 
 def needs_approval(state: ProcessOrderState) -> bool:
     return state.needs_approval
-
-
-def tell_waiting(state: ProcessOrderState, session: Session) -> None:
-    deadline = f"{state.approve_by.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    told = f"Waiting for approval since order >= {state.threshold:.2f}. Deadline = {deadline}."
-    _tell(state, session, told)
 
 
 def approve_by(state: ProcessOrderState) -> datetime:
@@ -218,8 +220,8 @@ step = Steps(ProcessOrderState)
 class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1):
     """Reserve, have it approved if it is expensive, charge, ship; and tell the customer each time."""
 
-    # The pivot is the shipping: a payment can be given back, a parcel on its way cannot. What a local step
-    # undoes is what the customer does not know yet, so the first one to be undone tells why, at once.
+    # The pivot is the shipping: a payment can be given back, a parcel on its way cannot. Nothing that was
+    # told can be taken back; whichever local step is undone first tells why, in the moment of turning back.
     turn_down_order = step.local(compensation=tell_why)
     receive_order = step.local(tell_received, compensation=NOTHING_TO_UNDO)
     reserve_items = step.command(
@@ -228,8 +230,7 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         on_success=remember_reservation,
         compensation=release,
     )
-    confirm_reservation = step.local(tell_reserved, compensation=NOTHING_TO_UNDO)
-    ask_for_approval = step.local(tell_waiting, compensation=tell_why, when=needs_approval)
+    confirm_reservation = step.local(tell_reserved, compensation=tell_why)
     approval = step.wait(
         on(Approval, take_approval, failures=[Rejected]),
         deadline=approve_by,

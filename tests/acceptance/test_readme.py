@@ -61,6 +61,7 @@ def test_the_readme_shows_what_the_demo_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPERATOR_TOKENS", "ann:a token")
+    monkeypatch.setenv("APPROVER_TOKENS", "Chris:a token")
     readme = next(block for block in blocks(ROOT / "README.md") if block.language == "console")
     (demo,) = commands(readme.text)
 

@@ -56,7 +56,7 @@ def test_every_example_is_answered_as_the_page_says(
         if name == "notification":
             tell(serves)
         shown_here = examples(section(f"{name.capitalize()} service"))
-        for request, shown in shown_here:
+        for _, request, shown in shown_here:
             method, path = request.line.split()
             answer = client.open(path, method=method, headers=request.headers, data=request.body or None)
 
