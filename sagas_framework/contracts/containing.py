@@ -1,7 +1,7 @@
 """Whether one JSON schema takes all that another allows: asked of `jsonsubschema`, in a process of its own.
 
 Comparing two patterns can take for ever, and some schemas make the library leave the interpreter. So it
-runs in a child, which is given up after `PATIENCE` seconds; there is no answer then.
+runs in a child, which is given up when it thinks for `PATIENCE` seconds; there is no answer then.
 
 Reference:
     A. Habib et al., "Finding Data Compatibility Bugs with JSON Subschema Checking", ISSTA 2021.
@@ -20,12 +20,15 @@ from typing import Any, Final, Self
 from sagas_framework.contracts.errors import needed
 
 PATIENCE: Final = 10.0  # seconds
+_BEGINS_WITHIN: Final = 60.0
+"""Seconds for the child to import the library. A busy machine takes long; that says nothing of a question."""
 
 # The child's whole program. It keeps stdout for answers: the library prints.
 _CHILD: Final = """
 import json, sys
 answers, sys.stdout = sys.stdout, sys.stderr
 from jsonsubschema import isSubschema
+print("ready", file=answers, flush=True)
 for line in sys.stdin:
     sent, taken = json.loads(line)
     try:
@@ -69,9 +72,9 @@ class Containing:
         return self._known[question]
 
     def _ask(self, question: str) -> bool | None:
-        child = self._child or self._begin()
-        assert child.stdin is not None
         try:
+            child = self._child or self._begin()
+            assert child.stdin is not None
             child.stdin.write(question + "\n")
             child.stdin.flush()
             answer: bool | None = json.loads(self._answers.get(timeout=self._patience))
@@ -98,6 +101,7 @@ class Containing:
 
         Thread(target=listen, daemon=True).start()
         self._child, self._answers = child, answers
+        answers.get(timeout=_BEGINS_WITHIN)  # it is ready, or has ended
         return child
 
     def _end(self) -> None:
