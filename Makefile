@@ -29,6 +29,16 @@ UV_VERSION := 0.13.8
 UV := .venv-lock/bin/uv
 
 QUICK_TESTS := tests/unit tests/simulation tests/contract
+# Those that keep a core busy: their files are handed to two processes. The others begin when they have ended.
+BUSY_TESTS := tests/unit tests/simulation
+BUSY_PROCESSES ?= 2
+OTHER_PROCESSES ?= 0
+PYTEST := $(BIN)/python -m pytest --dist=loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+# Whatever the first part says the second one runs, too. That one part has no such test (5) is no failure.
+RUN_TESTS = busy=0 others=0; \
+	$(PYTEST) --numprocesses=$(BUSY_PROCESSES) $(BUSY_TESTS) || busy=$$?; \
+	$(PYTEST) --numprocesses=$(OTHER_PROCESSES) $(1) || others=$$?; \
+	case "$$busy $$others" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 .PHONY: help
 help: ## Print this list
@@ -47,12 +57,12 @@ local: $(STAMP) ## Run the whole application as one process per service, on Rabb
 .PHONY: check
 check: static ## Format, lint, types, imports and the quick tests: run it before a commit
 	@echo "==> tests: $(QUICK_TESTS)"
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS) $(QUICK_TESTS)
+	@$(call RUN_TESTS,$(filter-out $(BUSY_TESTS),$(QUICK_TESTS)))
 
 .PHONY: test
 test: static asyncapi $(OLD_STAMP) ## Everything: what `make check` does, with every test
 	@echo "==> tests: all"
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+	@$(call RUN_TESTS,tests $(addprefix --ignore=,$(BUSY_TESTS)))
 
 .PHONY: crash-matrix
 crash-matrix: $(STAMP) ## Break something at every named point, on real servers (CELLS='batch_*:kill': only these)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import (
+    Ahead,
     Missing,
     OwnPostgres,
     OwnRabbitmq,
@@ -22,6 +29,40 @@ from tests.servers import (
 # How fast examples are made and tried says something about the machine, which may have more to do.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+_celery_state: Final[Any] = import_module("celery._state")  # its types know nothing of it
+_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+)
+
+
+# ---- what is one for the whole process ------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """Put back what a test may change for all that come after it in this process.
+
+    mypy sets the recursion limit and the collector's thresholds; programs take signals. A Celery worker
+    leaves word that nobody may wait for a result in its process, also when it was one of a whole module.
+    """
+    _celery_state._set_task_join_will_block(False)
+    current = _celery_state._tls.current_app
+    recursion, collector, folder = sys.getrecursionlimit(), gc.get_threshold(), Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    yield
+    _celery_state._tls.current_app = current
+    sys.setrecursionlimit(recursion)
+    gc.set_threshold(*collector)
+    os.chdir(folder)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 # ---- servers found on this machine ----------------------------------------------------------------
@@ -57,20 +98,27 @@ def redis_server() -> RedisServer | Missing:
 # ---- databases and virtual hosts of one's own on them ---------------------------------------------
 
 
-@pytest.fixture
-def postgres_urls(postgres_server: PostgresServer | Missing) -> Iterator[Callable[[], str]]:
-    """Makes fresh PostgreSQL databases: one for each call."""
+@pytest.fixture(scope="session")
+def _databases(postgres_server: PostgresServer | Missing) -> Iterator[Ahead]:
     if isinstance(postgres_server, Missing):
         skip_or_fail(postgres_server)
+    databases = Ahead(postgres_server.create, postgres_server.drop)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def postgres_urls(_databases: Ahead) -> Iterator[Callable[[], str]]:
+    """Makes fresh PostgreSQL databases: one for each call."""
     made: list[str] = []
 
     def make() -> str:
-        made.append(postgres_server.create())
+        made.append(_databases.take())
         return made[-1]
 
     yield make
     for url in made:
-        postgres_server.drop(url)
+        _databases.give_back(url)
 
 
 @pytest.fixture
@@ -80,33 +128,36 @@ def postgres_url(postgres_urls: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres_module_url(postgres_server: PostgresServer | Missing) -> Iterator[str]:
+def postgres_module_url(_databases: Ahead) -> Iterator[str]:
     """A PostgreSQL database that the tests of one module share; each leaves it as it found it."""
-    if isinstance(postgres_server, Missing):
-        skip_or_fail(postgres_server)
-    url = postgres_server.create()
+    url = _databases.take()
     yield url
-    postgres_server.drop(url)
+    _databases.give_back(url)
+
+
+@pytest.fixture(scope="session")
+def _virtual_hosts(rabbitmq_server: RabbitmqServer | Missing) -> Iterator[Ahead]:
+    if isinstance(rabbitmq_server, Missing):
+        skip_or_fail(rabbitmq_server)
+    hosts = Ahead(rabbitmq_server.create, rabbitmq_server.drop)
+    yield hosts
+    hosts.close()
 
 
 @pytest.fixture
-def rabbitmq_url(rabbitmq_server: RabbitmqServer | Missing) -> Iterator[str]:
+def rabbitmq_url(_virtual_hosts: Ahead) -> Iterator[str]:
     """A fresh virtual host for this test. Making one takes a second; see `rabbitmq_module_url`."""
-    if isinstance(rabbitmq_server, Missing):
-        skip_or_fail(rabbitmq_server)
-    url = rabbitmq_server.create()
+    url = _virtual_hosts.take()
     yield url
-    rabbitmq_server.drop(url)
+    _virtual_hosts.give_back(url)
 
 
 @pytest.fixture(scope="module")
-def rabbitmq_module_url(rabbitmq_server: RabbitmqServer | Missing) -> Iterator[str]:
+def rabbitmq_module_url(_virtual_hosts: Ahead) -> Iterator[str]:
     """A virtual host that the tests of one module share; each names its queues at random."""
-    if isinstance(rabbitmq_server, Missing):
-        skip_or_fail(rabbitmq_server)
-    url = rabbitmq_server.create()
+    url = _virtual_hosts.take()
     yield url
-    rabbitmq_server.drop(url)
+    _virtual_hosts.give_back(url)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ for tests that do.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -21,8 +23,10 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol
+from typing import IO, Any, Final, NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -58,13 +62,39 @@ def random_name() -> str:
     return f"sagas_test_{uuid4().hex[:12]}"
 
 
+_PORTS: Final = range(20_000, 32_000)
+"""Below those that systems give to connections that go out, which would take one between here and its use."""
+_claimed: Final[set[int]] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports on which nobody listens now, and which no other run of these tests gets while this one lasts.
+
+    Raises:
+        RuntimeError: there are not so many.
+    """
+    claims = _port_claims()
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            return found
+        if port in _claimed:
+            continue
+        try:
+            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:  # another run's
+            continue
+        _claimed.add(port)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    raise RuntimeError(f"no {count} free ports from {_PORTS.start} to {_PORTS.stop}; see {claims.name}")
+
+
+@cache
+def _port_claims() -> IO[bytes]:
+    """A file of which this process locks one byte for each port, until it ends; it is never closed."""
+    return (Path(tempfile.gettempdir()) / f"sagas_test_ports_{os.getuid()}").open("ab")
 
 
 def wait_until(ready: Callable[[], bool], what: str, within: float = _READY_WITHIN) -> None:
@@ -78,6 +108,41 @@ def wait_until(ready: Callable[[], bool], what: str, within: float = _READY_WITH
         if time.monotonic() > until:
             raise TimeoutError(f"not within {within:g} s: {what}")
         time.sleep(0.05)
+
+
+class Ahead:
+    """Makes one thing ahead of whoever takes it, and drops later what was given back: nobody waits for it.
+
+    Args:
+        make: makes one; its address.
+        drop: takes an address made by `make`.
+    """
+
+    def __init__(self, make: Callable[[], str], drop: Callable[[str], None]) -> None:
+        self._make, self._drop = make, drop
+        self._making = ThreadPoolExecutor(1, "making")
+        self._dropping = ThreadPoolExecutor(1, "dropping")
+        self._next: Future[str] | None = None
+        self._dropped: list[Future[None]] = []
+
+    def take(self) -> str:
+        """The address of one that nobody else has. What `make` raises is raised here."""
+        taken = self._next or self._making.submit(self._make)
+        self._next = self._making.submit(self._make)
+        return taken.result()
+
+    def give_back(self, address: str) -> None:
+        """Have it dropped soon."""
+        self._dropped.append(self._dropping.submit(self._drop, address))
+
+    def close(self) -> None:
+        """Drop the one that nobody took and wait for the others. What `drop` raised is raised here."""
+        self._making.shutdown()
+        if self._next is not None and self._next.exception() is None:
+            self.give_back(self._next.result())
+        self._dropping.shutdown()
+        for dropped in self._dropped:
+            dropped.result()
 
 
 # ---- PostgreSQL -----------------------------------------------------------------------------------
