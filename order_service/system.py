@@ -63,6 +63,7 @@ def _in_json(system: System) -> dict[str, Any]:
             {
                 "channel": talk.channel,
                 "address": talk.address,
+                "exchange": talk.exchange,
                 "sender": talk.sender and asdict(talk.sender) | {"docs": _address(talk.sender)},
                 "receiver": talk.receiver and asdict(talk.receiver) | {"docs": _address(talk.receiver)},
                 "replies": list(talk.replies),

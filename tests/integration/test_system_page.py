@@ -50,13 +50,14 @@ def test_json_tells_every_channel_with_both_its_sides(client: FlaskClient) -> No
         port = docs_ports(SERVICES)[receiver]
         if one["channel"] in EVENTS:
             assert (one["sender"]["service"], receiver) == EVENTS[one["channel"]]
-            assert (one["address"], one["reply_address"], one["replies"]) == (one["channel"], None, [])
+            assert (one["exchange"], one["address"]) == ("events", one["channel"])
+            assert (one["reply_address"], one["replies"]) == (None, [])
             anchor = f"operation-receive-{one['receiver']['id']}"
         else:
             if one["channel"] not in UNASKED:
                 assert one["sender"]["service"] == "order_service"
                 assert one["reply_address"] == "create_order_saga_responses"
-            assert one["address"] == f"{receiver}.commands"
+            assert (one["exchange"], one["address"]) == (None, f"{receiver}.commands")
             anchor = f"operation-reply-{one['receiver']['id']}"
         assert one["receiver"]["docs"] == f"http://platform.example:{port}/#{anchor}"
         assert one["receiver"]["id"] in specification(receiver).document["operations"]
