@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     Row,
     ScalarSelect,
     Select,
@@ -166,15 +168,9 @@ class SqlTransaction:
         return {saga_id: instance for saga_id, instance in found.items() if instance is not None}
 
     def lock_due(self, now: datetime, sagas: Collection[tuple[str, int]], limit: int) -> list[SagaInstance]:
-        query = (
-            select(saga_instance)
-            .where(saga_instance.c.wake_at <= now, _of(sagas))
-            .order_by(saga_instance.c.wake_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        query, given = _lock_due(tuple(sagas)), {"now": now, "most": limit}
         while True:
-            found = [instance_of(row) for row in self._connection.execute(query)]
+            found = [instance_of(row) for row in self._connection.execute(query, given)]
             due = [instance for instance in found if instance.due_at is not None and instance.due_at <= now]
             if len(due) == len(found):
                 return sorted(due, key=lambda instance: instance.due_at or now)
@@ -305,17 +301,11 @@ class SqlStore:
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         with translated(), self._glancing() as connection:
-            return connection.execute(select(_next_due(sagas))).scalar()
+            return connection.execute(_look_for_due(tuple(sagas))).scalar()
 
     def ahead(self, sagas: Collection[tuple[str, int]]) -> Ahead:
-        query = select(
-            _next_due(sagas),
-            exists().where(saga_act.c.handled_at.is_(None)),
-            exists().where(saga_signal.c.look_at.is_not(None)),
-            exists().where(saga_quarantine.c.replay.is_not(None)),
-        )
         with translated(), self._glancing() as connection:
-            return Ahead(*connection.execute(query).one())
+            return Ahead(*connection.execute(_look_ahead(tuple(sagas))).one())
 
     @contextmanager
     def _glancing(self) -> Iterator[Connection]:
@@ -468,6 +458,36 @@ def nudge(connection: Connection) -> None:
 
 
 # ---- rows -----------------------------------------------------------------------------------------
+
+
+# A timekeeper's statements are the same at each of its turns; making one costs as much as executing it.
+# A process has one set of sagas; tests have many.
+
+
+@lru_cache(16)
+def _lock_due(sagas: tuple[tuple[str, int], ...]) -> Select[Any]:
+    return (
+        select(saga_instance)
+        .where(saga_instance.c.wake_at <= bindparam("now"), _of(sagas))
+        .order_by(saga_instance.c.wake_at)
+        .limit(bindparam("most", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@lru_cache(16)
+def _look_for_due(sagas: tuple[tuple[str, int], ...]) -> Select[Any]:
+    return select(_next_due(sagas))
+
+
+@lru_cache(16)
+def _look_ahead(sagas: tuple[tuple[str, int], ...]) -> Select[datetime, bool, bool, bool]:
+    return select(
+        _next_due(sagas),
+        exists().where(saga_act.c.handled_at.is_(None)),
+        exists().where(saga_signal.c.look_at.is_not(None)),
+        exists().where(saga_quarantine.c.replay.is_not(None)),
+    )
 
 
 def _next_due(sagas: Collection[tuple[str, int]]) -> ScalarSelect[datetime]:

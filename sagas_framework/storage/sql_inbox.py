@@ -146,9 +146,15 @@ class SqlInboxTurns:
     """See `sagas_framework.storage.ports.InboxTurns`."""
 
     def __init__(
-        self, connection: Connection, keys: Sequence[str], rows: Mapping[str, InboxRow], now: datetime
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        rows: Mapping[str, InboxRow],
+        now: datetime,
+        version: str | None = None,
     ) -> None:
         self._connection = connection
+        self._version = version  # of the only row, if it was read in the statement that locks its key
         self._together = Together(connection)
         self._turns = {key: _BatchedTurn(connection, rows.get(key), self._together) for key in keys}
         self._now = now
@@ -179,10 +185,17 @@ class SqlInboxTurns:
         known = [turn.row for turn in saved if turn.there and turn.row is not None]
         if new and insert_rows(self._connection, new, self._now) != len(new):
             raise LostRace(f"one of {len(new)} new operations")
-        if known and update_rows(self._connection, known, self._now) != len(known):
+        if known and self._update(known) != len(known):
             raise LostRace(f"one of {len(known)} operations")
         for turn in saved:
             turn.written()
+
+    def _update(self, rows: Sequence[InboxRow]) -> int:
+        version, self._version = self._version, None  # from now on the row is locked
+        if version is None:
+            return update_rows(self._connection, rows, self._now)
+        [row] = rows
+        return _update_version(self._connection, row, version, self._now)
 
 
 class SqlInbox:
@@ -209,9 +222,7 @@ class SqlInbox:
     @contextmanager
     def turns(self, keys: Sequence[str], now: datetime) -> Iterator[SqlInboxTurns]:
         with translated(), self._engine.begin() as connection:
-            ours = _locked(connection, keys)
-            rows = {row.key: row for row in _read_rows(connection, ours)}
-            turns = SqlInboxTurns(connection, ours, rows, now)
+            turns = _taken_together(connection, keys, now)
             try:
                 yield turns
                 turns.finish_work()
@@ -290,6 +301,19 @@ def _taken(connection: Connection, key: str) -> tuple[InboxRow | None, str | Non
     if not found.ours:
         raise Busy(key)
     return (None, None) if found.key is None else (_row(found), found.version)
+
+
+def _taken_together(connection: Connection, keys: Sequence[str], now: datetime) -> SqlInboxTurns:
+    """Those of the operations that nobody else has; one alone is taken in one statement."""
+    if len(keys) != 1:
+        ours = _locked(connection, keys)
+        rows = {row.key: row for row in _read_rows(connection, ours)}
+        return SqlInboxTurns(connection, ours, rows, now)
+    try:
+        row, version = _taken(connection, keys[0])
+    except Busy:
+        return SqlInboxTurns(connection, [], {}, now)
+    return SqlInboxTurns(connection, keys, {} if row is None else {row.key: row}, now, version)
 
 
 def _locked(connection: Connection, keys: Sequence[str]) -> list[str]:

@@ -495,8 +495,12 @@ class BatchInboxContract(TransactionalInboxContract):
             turns.write()
             held(turns, KEY).save(a_row(state=RowState.UNDONE))
             turns.write()
+        with batches.turns([KEY], NOON) as turns:
+            held(turns, KEY).save(a_row(state=RowState.FAILED))
+            turns.write()
+            held(turns, KEY).save(a_row(state=RowState.UNDONE, attempt=2))
 
-        assert read(batches) == a_row(state=RowState.UNDONE)
+        assert read(batches) == a_row(state=RowState.UNDONE, attempt=2)
 
     def test_work_that_is_undone_leaves_that_of_the_others(
         self, batches: BatchInbox, there: Database
@@ -1051,18 +1055,26 @@ class TestPostgresInbox(SqlInboxContract):
         ],
     )
     def test_a_row_that_another_wrote_since_it_was_read_is_a_lost_race(
-        self, inbox: Inbox, there: InSql, statement: str
+        self, inbox: Inbox, batches: BatchInbox, there: InSql, statement: str
     ) -> None:
-        put(inbox, a_row(state=RowState.FAILED))
-
         def handle() -> None:
+            put(inbox, a_row(state=RowState.FAILED))
             with inbox.turn(KEY, NOON) as turn:
                 with there.engine.begin() as other:
                     other.execute(text(statement))
                 turn.save(a_row())
 
+        def handle_as_a_batch() -> None:
+            put(inbox, a_row(state=RowState.FAILED))
+            with batches.turns([KEY], NOON) as turns:
+                with there.engine.begin() as other:
+                    other.execute(text(statement))
+                held(turns, KEY).save(a_row())
+
         with pytest.raises(LostRace):
             handle()
+        with pytest.raises(LostRace):
+            handle_as_a_batch()
 
         row = read(inbox)
         assert row is None or row.state is not RowState.DONE
