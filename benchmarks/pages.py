@@ -26,8 +26,9 @@ from uuid import uuid4
 import psycopg
 from playwright.sync_api import Page
 
+from app_common.running import ORCHESTRATOR
 from tools.browser import browser
-from tools.pictures import demo
+from tools.pictures import address, demo
 
 SAGAS: Final = 200_000
 ROUNDS: Final = 20
@@ -90,8 +91,8 @@ def main() -> int:
     arguments = parser.parse_args()
     with database(arguments.postgres) as url:
         measure_lists(url, arguments.sagas)
-    with tempfile.TemporaryDirectory() as folder, demo(Path(folder)) as home, browser() as chromium:
-        measure_the_end_on_screen(home, chromium.new_page())
+    with tempfile.TemporaryDirectory() as folder, demo(Path(folder)) as ports, browser() as chromium:
+        measure_the_end_on_screen(address(ports, ORCHESTRATOR), chromium.new_page())
     return 0
 
 

@@ -50,7 +50,7 @@ def main() -> int:
         demo(Path(folder)) as ports,
         browser() as chromium,
     ):
-        home = _address(ports, ORCHESTRATOR)
+        home = address(ports, ORCHESTRATOR)
         page = chromium.new_page(base_url=home, viewport={"width": 1280, "height": 1060})
         page.goto("/")
         page.locator(f'form[action="{LAUNCH}"] button').click()
@@ -64,7 +64,7 @@ def main() -> int:
         page.goto("/approvals")
         _take(page, "approvals")
         page.set_viewport_size({"width": 1120, "height": 730})
-        page.goto(_address(ports, "notification_service"))
+        page.goto(address(ports, "notification_service"))
         _take(page, "notifications")
         tall = chromium.new_page(
             base_url=home, viewport={"width": 960, "height": 1200}, device_scale_factor=0.75
@@ -116,9 +116,9 @@ def _order(ports: Mapping[str, int], customer: str, items: list[str], total: str
 
 def _until_told(ports: Mapping[str, int], order_id: str, message: str) -> None:
     until = time.monotonic() + _WITHIN
-    address = f"{_address(ports, 'notification_service')}notifications?order={order_id}"
+    found = f"{address(ports, 'notification_service')}notifications?order={order_id}"
     while True:
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(found, timeout=10) as answer:
             if any(one["message"].startswith(message) for one in json.load(answer)["notifications"]):
                 return
         if time.monotonic() > until:
@@ -128,7 +128,7 @@ def _until_told(ports: Mapping[str, int], order_id: str, message: str) -> None:
 
 def _post(ports: Mapping[str, int], service: str, path: str, body: Any = None) -> Any:
     request = urllib.request.Request(
-        _address(ports, service) + path.removeprefix("/"),
+        address(ports, service) + path.removeprefix("/"),
         data=b"" if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {TOKEN}"}
         | ({} if body is None else {"Content-Type": "application/json"}),
@@ -138,7 +138,8 @@ def _post(ports: Mapping[str, int], service: str, path: str, body: Any = None) -
         return json.load(answer)
 
 
-def _address(ports: Mapping[str, int], service: str) -> str:
+def address(ports: Mapping[str, int], service: str) -> str:
+    """Where the pages of a service are."""
     return f"http://127.0.0.1:{ports[service]}/"
 
 
@@ -170,7 +171,7 @@ def demo(folder: Path) -> Iterator[Mapping[str, int]]:
     process = subprocess.Popen([sys.executable, "-m", "app_common.demo"], cwd=ROOT, env=environment)
     try:
         pages = dict(zip(PAGED, ports, strict=False))
-        home = _address(pages, ORCHESTRATOR)
+        home = address(pages, ORCHESTRATOR)
         until = time.monotonic() + _WITHIN
         while not _answers(home):
             if process.poll() is not None or time.monotonic() > until:
