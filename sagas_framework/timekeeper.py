@@ -46,6 +46,9 @@ class Timekeeper:
     def turn(self) -> datetime | None:
         """Do all that is due; when the next thing will be, None if nothing waits for a moment.
 
+        Of a backlog that takes long only the first part: then the queues are due to be looked at again,
+        and whoever calls says that we live. What is left is due at once.
+
         Raises:
             StoreUnavailable: the database is away; turn again later.
         """
@@ -53,8 +56,8 @@ class Timekeeper:
         store, known = orchestrator.store, orchestrator.definitions.known()
         if self._observed_at is not None and self._unseen_for(2 * self._observe_every):
             self.observe()  # what was seen so long ago tells nothing of what is due now
-        fired = None
-        while fired in (None, _BATCH):
+        fired, began = None, orchestrator.clock()
+        while fired is None or (fired == _BATCH and orchestrator.clock() - began < self._observe_every):
             # One statement: what wakes a timekeeper is hardly ever anything but a saga that was started.
             ahead = store.ahead(known)
             if ahead.acts:  # before what is due: a saga can be cancelled before its first step

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
 from sagas_framework.core.events import Act
 from sagas_framework.core.why import QueueSeen
@@ -26,8 +27,12 @@ class Broker:
     def __init__(self, **loads: Load) -> None:
         self.loads: dict[str, Load] = loads
         self.asked: list[str] = []
+        self.takes = 0.0
+        """Seconds for a batch."""
+        self.passes: Callable[[float], None] = lambda seconds: None
 
     def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
+        self.passes(self.takes)
         self.asked += [f"publish {message.queue}" for message in messages]
         return [Receipt.CONFIRMED for _ in messages]
 
@@ -54,9 +59,13 @@ class Clockwork:
             clock=lambda: self.now,
         )
         self.timekeeper = Timekeeper(self.orchestrator, [KITCHEN, BANK])
+        self.broker.passes = self.move
+
+    def move(self, by: float) -> None:
+        self.now += seconds(by)
 
     def turn(self, after: float = 0) -> dict[str, QueueSeen]:
-        self.now += seconds(after)
+        self.move(after)
         self.timekeeper.turn()
         return self.database.queues
 
@@ -154,3 +163,29 @@ def test_acts_do_not_wait_until_all_that_is_due_is_done() -> None:
     (act,) = clockwork.database.acts.values()
     assert (act.handled_at, act.refused) == (NOON, False)
     assert all(i.due_at is None or i.due_at > NOON for i in clockwork.database.instances.values())
+
+
+# ---- for how long ------------------------------------------------------------------------------------
+
+
+def test_a_backlog_does_not_keep_it_from_looking_at_the_queues_and_saying_that_it_lives() -> None:
+    clockwork = Clockwork()
+    for number in range(1000):
+        started = replace(new_instance(CREATE_ORDER), id=str(UUID(int=number)), key=f"order-{number}")
+        clockwork.database.instances[started.id] = started
+    clockwork.broker.takes = 1.5
+
+    left = []
+    for _ in range(3):
+        next_due = clockwork.timekeeper.turn()
+        left.append(waiting_to_start(clockwork))
+        if left[-1]:
+            assert next_due is not None
+            assert next_due <= clockwork.now
+            assert clockwork.database.queues[KITCHEN].seen_at == clockwork.now
+
+    assert left == [600, 200, 0]
+
+
+def waiting_to_start(clockwork: Clockwork) -> int:
+    return sum(not instance.started for instance in clockwork.database.instances.values())
