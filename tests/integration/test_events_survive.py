@@ -163,7 +163,7 @@ def town(tmp_path: Path, rabbitmq_url: str, postgres_urls: Any) -> Iterator[Town
 
 @pytest.mark.parametrize("point", [*MINT, *BANK])
 def test_a_worker_that_dies_there_neither_loses_nor_doubles(town: Town, point: EventPoint) -> None:
-    trap: Any = Trap.set(town.folder, point, 1, KILL_ALL)  # type: ignore[arg-type]
+    trap: Any = Trap.set(town.folder, point, 1, KILL_ALL)
     others, commanded = range(1, 25), range(101, 105)
     town.run()
 

@@ -183,7 +183,8 @@ class Fleet:
                 return 0
 
     def _each_queue(self, act: Callable[[Any, str], int]) -> Iterable[int]:
-        for queue in (REPLIES, *(f"{service}.commands" for service in PARTICIPANTS)):
+        events = (f"{service}.events" for service in self.services)
+        for queue in (REPLIES, *(f"{service}.commands" for service in PARTICIPANTS), *events):
             with Connection(self.broker) as connection:
                 try:
                     yield act(connection.default_channel, queue)

@@ -25,13 +25,13 @@ from restaurant_service.models import Base as RestaurantBase
 from restaurant_service.models import Ticket
 from sagas_framework.core.ids import operation_id
 from sagas_framework.core.instance import Status
-from sagas_framework.points import Point, listen, reach
+from sagas_framework.points import EventPoint, Point, listen, reach
 from sagas_framework.storage.sql import instance_values
 from sagas_framework.storage.tables import metadata, saga_instance
 from tests.servers import wait_until
 from tests.stress.matrix import __main__ as program
 from tests.stress.matrix.__main__ import Notes, orders_wanted
-from tests.stress.matrix.counting import Count, Disagreement, Mark, count, still_open
+from tests.stress.matrix.counting import Count, Disagreement, Mark, count, count_told, still_open
 from tests.stress.matrix.disk import Disk
 from tests.stress.matrix.proxy import Proxy
 from tests.stress.matrix.report import BEGIN, END, markdown, write_into
@@ -191,6 +191,23 @@ def test_orders_that_are_not_there_yet_are_open_and_so_are_those_whose_saga_runs
     assert still_open(books.query, books.mark, 5) == 3
 
 
+@pytest.mark.parametrize(
+    ("heard", "told"),
+    [
+        (["cell:0", "cell:1", "cell:1"], "3 there, 2 due"),
+        (["cell:0"], "1 there, 2 due"),
+        (["cell:0", "cell:2"], "2 there, 2 due; missing"),
+    ],
+    ids=["twice", "never", "of nobody's"],
+)
+def test_an_event_that_was_not_heard_once_is_found(heard: list[str], told: str) -> None:
+    def query(service: str, statement: str, **values: Any) -> list[Any]:
+        return [SimpleNamespace(order_id=order) for order in heard]
+
+    with pytest.raises(Disagreement, match=f"events: {told}"):
+        count_told(query, "cell:", 2)
+
+
 class Platform:
     """Stands in for a fleet whose orders agree."""
 
@@ -241,8 +258,9 @@ def test_only_where_time_runs_out_or_operators_cancel_fewer_orders_may_be_approv
 
 
 def test_every_point_is_a_row_and_every_row_has_every_column() -> None:
-    assert sorted(row.point for row in ROWS) == sorted(Point)
-    assert len({cell.name for cell in CELLS}) == len(Point) * len(Deed)
+    points = [*Point, *EventPoint]
+    assert sorted(row.point for row in ROWS) == sorted(points)
+    assert len({cell.name for cell in CELLS}) == len(points) * len(Deed)
 
 
 def test_cells_are_selected_by_patterns_in_the_order_of_the_table() -> None:

@@ -84,6 +84,21 @@ def count(query: Query, mark: Mark, prefix: str, prices: Sequence[int]) -> Count
     return Count(len(approved), rejected, money)
 
 
+def count_told(query: Query, prefix: str, wanted: int) -> None:
+    """See that each order was told of once.
+
+    Raises:
+        Disagreement: one was not, or more than once, or of one that was not placed.
+    """
+    rows = query(
+        "notification_service",
+        "SELECT order_id FROM notifications WHERE starts_with(order_id, :prefix)",
+        prefix=prefix,
+    )
+    due = Counter(f"{prefix}{place}" for place in range(wanted))
+    _same("events", Counter(row.order_id for row in rows), due)
+
+
 def _orders(query: Query, mark: Mark, prefix: str, prices: Sequence[int]) -> tuple[dict[str, Decimal], int]:
     """The approved sagas with the price of their order, and how many were rejected."""
     rows = query(

@@ -67,9 +67,9 @@ class Web:
         threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True).start()
         self._tell()
 
-    def post(self, prefix: str, prices: Sequence[int]) -> None:
-        """Have it take an order for each price."""
-        self._asked = json.dumps({"prefix": prefix, "prices": list(prices)}) + "\n"
+    def post(self, prefix: str, prices: Sequence[int], *, told: bool = False) -> None:
+        """Have it take an order for each price, and tell of each in an event if it is to be told."""
+        self._asked = json.dumps({"prefix": prefix, "prices": list(prices), "told": told}) + "\n"
         self._tell()
 
     def taken(self, prefix: str) -> bool:

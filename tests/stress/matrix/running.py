@@ -22,19 +22,30 @@ from sqlalchemy.exc import OperationalError
 
 from sagas_framework.core.events import Act
 from sagas_framework.participant import quarantined
+from sagas_framework.storage.outbox import Outbox
 from sagas_framework.storage.ports import ActRow
 from sagas_framework.storage.sql import ask_replay, insert_acts, insert_quarantined, nudge
 from sagas_framework.transport.arrivals import wire_message
 from tests.servers import OwnPostgres, OwnRabbitmq
-from tests.stress.fleet import PARTICIPANTS, REPLIES, Fleet
+from tests.stress.fleet import PARTICIPANTS, REPLIES, SERVICES, Fleet
 from tests.stress.matrix import saboteur
 from tests.stress.matrix.bank import LEASE_VARIABLE
-from tests.stress.matrix.counting import Count, Disagreement, Mark, count, still_open
+from tests.stress.matrix.counting import Count, Disagreement, Mark, count, count_told, still_open
 from tests.stress.matrix.disk import Disk
 from tests.stress.matrix.processes import Web, state
 from tests.stress.matrix.proxy import Proxy
 from tests.stress.matrix.saboteur import Trap, Victim
-from tests.stress.matrix.table import BANK, CELLS, KITCHEN, ORCHESTRATOR, WEB, Cell, Deed, Scene
+from tests.stress.matrix.table import (
+    BANK,
+    CELLS,
+    KITCHEN,
+    LISTENER,
+    ORCHESTRATOR,
+    WEB,
+    Cell,
+    Deed,
+    Scene,
+)
 
 T = TypeVar("T")
 
@@ -60,6 +71,8 @@ REACHED_WITHIN: Final = 60.0
 ENDED_WITHIN: Final = 180.0
 ACTS: Final = 20
 SET_ASIDE: Final = 20
+
+EVENTS: Final = f"{LISTENER}.events"
 
 _HURRY: Final = "tests.stress.matrix.inside"
 
@@ -128,9 +141,9 @@ class Column:
         self._orders = orders
         self._running: dict[tuple[str, int], str | None] = {}
         self._proxies: dict[str, tuple[Proxy, Proxy]] = {}
-        for victim in (WEB, ORCHESTRATOR, KITCHEN, BANK):
+        for victim in (WEB, ORCHESTRATOR, KITCHEN, BANK, LISTENER):
             (folder / victim).mkdir(parents=True)
-        full = (ORCHESTRATOR, KITCHEN, BANK) if deed is Deed.DISK else ()
+        full = (ORCHESTRATOR, KITCHEN, BANK, LISTENER) if deed is Deed.DISK else ()
         self._disks = {service: Disk(self.database(service)) for service in full}
         self._web = Web(self._environment(WEB), folder / "web.log")
         self._web.start()
@@ -156,14 +169,17 @@ class Column:
             AssertionError: the cell failed.
             TimeoutError: something did not happen in time.
         """
-        begun = time.monotonic()
+        begun, at = time.monotonic(), datetime.now(UTC)
         away = KITCHEN if cell.row.scene in (Scene.ACTS, Scene.REPLAY) else None
+        told = cell.row.scene is Scene.EVENTS
         self._settle(cell, away)
+        if told:
+            self._await_listener()
         mark, sent_before = Mark.now(self.fleet.query), self.fleet.sent_again()
         prices, prefix = self._prices(), f"{cell.name}:{uuid4().hex[:8]}:"
         trap = Trap.set(self._folder / cell.row.victim, cell.row.point, cell.row.nth, self._trap(cell))
         try:
-            self._web.post(prefix, prices)
+            self._web.post(prefix, prices, told=told)
             self._play(cell, mark)
             victim = _await(trap.victim, f"nobody has reached {cell.row.point.value}", REACHED_WITHIN)
             done = time.monotonic()
@@ -173,9 +189,18 @@ class Column:
             trap.remove()
         self._settle(cell)  # and who was killed
         self._wait_for_the_end(prefix, mark, len(prices))
+        if told and cell.deed is Deed.RESET:
+            self._send_again(at)
+        if told:
+            heard = "SELECT count(DISTINCT order_id) FROM notifications WHERE starts_with(order_id, :prefix)"
+            _await(
+                lambda: self.fleet.query(LISTENER, heard, prefix=prefix)[0][0] >= len(prices),
+                "an event was not heard",
+                ENDED_WITHIN,
+            )
         recovery = time.monotonic() - done
         self._count(cell, mark, prefix, prices)
-        _await(self._at_rest, "messages, acts or replays are left", ENDED_WITHIN)
+        _await(self._at_rest, "messages, events, acts or replays are left", ENDED_WITHIN)
         counted = self._count(cell, mark, prefix, prices)  # what came late has changed nothing
         self._see_who_lives()
         self._see_what_was_set_aside()
@@ -218,6 +243,8 @@ class Column:
         due = prices.count(APPROVED_PRICE)
         if not fewest_approved(cell, due) <= counted.approved <= due:
             raise Disagreement(f"{counted.approved} orders were approved where {due} were due")
+        if cell.row.scene is Scene.EVENTS:
+            count_told(self.fleet.query, prefix, len(prices))
         return counted
 
     # ---- scenes -----------------------------------------------------------------------------------
@@ -230,6 +257,19 @@ class Column:
             case Scene.REPLAY:
                 self._set_some_aside()
                 self._settle(cell)
+
+    def _await_listener(self) -> None:
+        """What is told before its queue is bound is not for it."""
+        _await(lambda: self.fleet.consumers(EVENTS) > 0, f"nobody takes from {EVENTS}", REACHED_WITHIN)
+
+    def _send_again(self, since: datetime) -> None:
+        """A broker that has forgotten what it had confirmed is told again by a person's word (rule E2)."""
+        self._await_listener()
+        engine = create_engine(make_url(self.database(ORCHESTRATOR)).set(drivername="postgresql+psycopg"))
+        try:
+            Outbox(engine).send_again(since)
+        finally:
+            engine.dispose()
 
     def _cancel_some(self, mark: Mark) -> None:
         wanted = min(ACTS, self._orders)
@@ -377,6 +417,8 @@ class Column:
         }
         if cell.row.scene is Scene.OUTSIDE:
             wanted |= {(BANK, number): "tests.stress.matrix.bank" for number in numbers}
+        if cell.row.scene is Scene.EVENTS:
+            wanted |= {(LISTENER, number): "tests.stress.matrix.listener" for number in numbers}
         if cell.row.scene is Scene.BATCHES:
             wanted |= {(KITCHEN, number): "tests.stress.matrix.kitchen" for number in numbers}
         for worker, app in list(self._running.items()):
@@ -400,7 +442,7 @@ class Column:
             raise Disagreement(f"ended by themselves: {', '.join(dead)}")
 
     def _see_what_was_set_aside(self) -> None:
-        for service in (ORCHESTRATOR, *PARTICIPANTS):
+        for service in (ORCHESTRATOR, *PARTICIPANTS, LISTENER):
             for row in self.fleet.query(service, "SELECT task, reason FROM saga_quarantine LIMIT 1"):
                 raise Disagreement(f"{service} has set {row.task} aside: {row.reason}")
 
@@ -459,10 +501,12 @@ class Column:
 
     def _at_rest(self) -> bool:
         self._ask_again()
-        queues = (REPLIES, *(f"{service}.commands" for service in PARTICIPANTS))
+        queues = (REPLIES, EVENTS, *(f"{service}.commands" for service in PARTICIPANTS))
         left = (
             *self.fleet.query(ORCHESTRATOR, "SELECT id FROM saga_act WHERE handled_at IS NULL"),
             *self.fleet.query(KITCHEN, "SELECT id FROM saga_quarantine WHERE replay IS NOT NULL"),
+            *self.fleet.query(ORCHESTRATOR, "SELECT number FROM saga_outbox WHERE sent_at IS NULL"),
+            *self.fleet.query(LISTENER, "SELECT event_id FROM saga_event WHERE state <> 'done'"),
         )
         return not left and all(self._waiting(queue) == 0 for queue in queues)
 
@@ -522,11 +566,12 @@ def database_of(fleet: Fleet, service: str) -> str:
 def new_fleet(servers: Servers, folder: Path) -> Fleet:
     """A fleet with databases of its own, of which nothing runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    fleet = Fleet(servers.rabbitmq.url, servers.postgres.create(), folder)
+    fleet = Fleet(servers.rabbitmq.url, servers.postgres.create(), folder, services=(*SERVICES, LISTENER))
     # Without these, what was done twice would be refused by the tables, not by the inbox.
-    for service, table in ((KITCHEN, "tickets"), (BANK, "authorizations")):
+    once = ((KITCHEN, "tickets", "operation_key"), (BANK, "authorizations", "operation_key"))
+    for service, table, column in (*once, (LISTENER, "notifications", "event_id")):
         with psycopg.connect(database_of(fleet, service), autocommit=True) as connection:
-            unique = f"{table}_operation_key_key"
+            unique = f"{table}_{column}_key"
             connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {unique}".encode())
     return fleet
 

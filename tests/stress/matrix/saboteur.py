@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from sagas_framework.points import Point, listen
+from sagas_framework.points import EventPoint, Point, listen
 
 VARIABLE: Final = "SABOTEUR"
 
@@ -38,11 +38,11 @@ class Trap:
     """A trap as its owner sees it."""
 
     folder: Path
-    point: Point
+    point: Point | EventPoint
     name: str
 
     @classmethod
-    def set(cls, folder: Path, point: Point, nth: int, deed: str) -> Trap:
+    def set(cls, folder: Path, point: Point | EventPoint, nth: int, deed: str) -> Trap:
         """Lay a trap for the n-th time that a process of this folder gets to the point."""
         trap = cls(folder, point, uuid4().hex)
         _write(folder / point.name, f"{trap.name} {nth} {deed}")
@@ -76,7 +76,7 @@ class Saboteur:
         self._folder = folder
         self._times: Counter[str] = Counter()
 
-    def __call__(self, point: Point) -> None:
+    def __call__(self, point: Point | EventPoint) -> None:
         trap = self._folder / point.name
         try:
             name, nth, deed = trap.read_text().split()

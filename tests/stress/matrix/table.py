@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
-from sagas_framework.points import Point
+from sagas_framework.points import EventPoint, Point
 
 
 class Deed(StrEnum):
@@ -31,11 +31,13 @@ class Scene(Enum):
     REPLAY = "commands of the orders were set aside, and somebody wants them replayed"
     OUTSIDE = "cards are authorized by a handler that works outside its transaction"
     BATCHES = "the kitchen handles its commands in batches"
+    EVENTS = "each order is told of in an event, and somebody listens who fails now and then"
 
 
 ORCHESTRATOR: Final = "order_service"
 KITCHEN: Final = "restaurant_service"
 BANK: Final = "accounting_service"
+LISTENER: Final = "notification_service"
 WEB: Final = "web"
 
 
@@ -49,7 +51,7 @@ class Row:
         whole: kill -9 hits the worker with its children; otherwise the one child that got there.
     """
 
-    point: Point
+    point: Point | EventPoint
     victim: str
     nth: int = 3
     whole: bool = True
@@ -93,6 +95,16 @@ ROWS: Final = (
     Row(Point.COMMANDS_ANSWERED, KITCHEN, scene=Scene.BATCHES),
     Row(Point.REPLAY_TAKEN, KITCHEN, nth=1, scene=Scene.REPLAY),
     Row(Point.REPLAY_PUBLISHED, KITCHEN, nth=1, scene=Scene.REPLAY),
+    Row(EventPoint.EVENT_WRITTEN, WEB, nth=20, scene=Scene.EVENTS),
+    Row(EventPoint.EVENTS_READ, ORCHESTRATOR, scene=Scene.EVENTS),
+    Row(EventPoint.EVENTS_PUBLISHED, ORCHESTRATOR, scene=Scene.EVENTS),
+    Row(EventPoint.EVENTS_MARKED, ORCHESTRATOR, scene=Scene.EVENTS),
+    Row(EventPoint.EVENTS_TAKEN, LISTENER, scene=Scene.EVENTS),
+    Row(EventPoint.EVENTS_RECEIVED, LISTENER, scene=Scene.EVENTS),
+    Row(EventPoint.EVENT_CLAIMED, LISTENER, nth=10, scene=Scene.EVENTS),
+    Row(EventPoint.EVENT_HANDLED, LISTENER, nth=10, scene=Scene.EVENTS),
+    Row(EventPoint.EVENT_DONE, LISTENER, nth=10, scene=Scene.EVENTS),
+    Row(EventPoint.EVENT_FAILED, LISTENER, nth=1, scene=Scene.EVENTS),
 )
 
 # Column after column: the workers of one column are set up alike, and most of them live through it.
@@ -112,6 +124,8 @@ SAMPLE: Final = (
     "command_claimed:stop",
     "replay_published:kill",
     "saga_written:kill",
+    "events_published:kill",
+    "event_handled:postgres",
 )
 """Cells that every run of the tests has time for: each column and each kind of process is in it."""
 
