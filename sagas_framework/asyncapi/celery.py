@@ -128,12 +128,31 @@ def _headers(title: str, ids: Mapping[str, str], ours: Sequence[str], optional: 
     }
 
 
+def _of_a_signal() -> Schema:
+    """Its id is its sender's own, who need not be a saga nor be in a task."""
+    made = _headers("Headers of a signal", {}, ())
+    its_id = "Under it, it is the same signal. The AMQP property `correlation_id` has it, too."
+    made["properties"] |= {
+        "id": {"type": "string", "minLength": 1, "maxLength": 100, "description": its_id},
+        "root_id": {
+            "type": ["string", "null"],
+            "description": "Of the sender's task; it means nothing here.",
+        },
+        "parent_id": {
+            "type": ["string", "null"],
+            "description": "Of the sender's task; it means nothing here.",
+        },
+    }
+    return made
+
+
 COMMAND: Final = "command"
 COMPENSATION: Final = "compensation"
 SETTLING: Final = "settling"
 REPLY: Final = "reply"
 PLAIN_REPLY: Final = "plain_reply"
 EVENT: Final = "event"
+SIGNAL: Final = "signal"
 
 _TRAITS: Final[Mapping[str, tuple[Schema, str]]] = {
     COMMAND: (_headers("Headers of a command", _OF_WHAT_ASKS, _ASKING), "taskId"),
@@ -141,6 +160,7 @@ _TRAITS: Final[Mapping[str, tuple[Schema, str]]] = {
     SETTLING: (_headers("Headers of a settling", _OF_WHAT_ASKS, (*_ASKING, KNOWN), (HAND_OVER,)), "taskId"),
     REPLY: (_headers("Headers of a reply", _OF_WHAT_ANSWERS, (RESULT,)), "answeredId"),
     EVENT: (_headers("Headers of an event", _OF_WHAT_ASKS, (EVENT_AT, EVENT_NUMBER)), "eventId"),
+    SIGNAL: (_of_a_signal(), "signalId"),
     PLAIN_REPLY: (_headers("Headers of a reply that Celery sends", _OF_WHAT_ANSWERS, ()), "answeredId"),
 }
 
@@ -152,6 +172,11 @@ CORRELATION_IDS: Final[Mapping[str, Schema]] = {
     },
     "eventId": {
         "description": "The event's id: an event that is sent again keeps it. The AMQP property "
+        "`correlation_id` has the same value.",
+        "location": "$message.header#/id",
+    },
+    "signalId": {
+        "description": "The signal's id: sent again under it, it is the same signal. The AMQP property "
         "`correlation_id` has the same value.",
         "location": "$message.header#/id",
     },

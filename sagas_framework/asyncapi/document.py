@@ -11,6 +11,7 @@ How it is laid out, and why:
   payload's ``type`` tells them apart. What is not declared is ``<task>.response.failure`` itself.
 - A channel for each event, whose ``address`` is its topic on the exchange of all events. A subscriber's
   queue is in the words of its operation, for publisher and subscribers describe one channel alike.
+- A channel for each signal, on the reply queue of the orchestrator whose saga waits for it.
 - Operations are named ``send_<task>`` and ``receive_<task>``, settlings ``..._settle``.
 - AMQP's binding 0.3.0 has no place for a queue's arguments, so they are its extension
   ``x-queue-arguments``.
@@ -26,6 +27,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from sagas_framework.asyncapi import celery
+from sagas_framework.asyncapi import signals as heard
 from sagas_framework.asyncapi.answering import answers
 from sagas_framework.asyncapi.asking import asking, models, named
 from sagas_framework.asyncapi.celery import Schema
@@ -34,6 +36,7 @@ from sagas_framework.asyncapi.exchanges import Exchange
 from sagas_framework.asyncapi.happenings import TAG, happening, told, topic_binding
 from sagas_framework.asyncapi.pieces import class_name
 from sagas_framework.asyncapi.schemas import schemas_of
+from sagas_framework.asyncapi.signals import Awaited
 from sagas_framework.core.ids import Kind
 from sagas_framework.errors import DefinitionError
 from sagas_framework.events import EXCHANGE, Event, EventQueue
@@ -63,6 +66,7 @@ def document(
     publishes: Sequence[type[Event]] = (),
     subscribes: Sequence[type[Event]] = (),
     event_queue: EventQueue | None = None,
+    awaits: Sequence[Awaited] = (),
 ) -> dict[str, Any]:
     """The document, in plain JSON types.
 
@@ -70,12 +74,16 @@ def document(
         info: the Info Object but for its tags.
         reply_queue: of the sender, where it wants its answers.
         event_queue: of the subscriber, from which it takes what it subscribes to.
+        awaits: what the sender's sagas wait for, on the reply queue.
     """
-    built = _Building(servers, virtual_host, [*sends, *receives], [*publishes, *subscribes])
+    built = _Building(servers, virtual_host, [*sends, *receives], [*publishes, *subscribes], awaits)
     for exchange in sends:
         built.add("send", exchange, reply_queue)
     for exchange in receives:
         built.add("receive", exchange, None)
+    for one in awaits:
+        assert reply_queue is not None  # it has sagas
+        built.add_signal(one, reply_queue)
     for event in publishes:
         built.add_event("send", event, None)
     for event in subscribes:
@@ -101,6 +109,7 @@ class _Building:
         virtual_host: str,
         exchanges: Iterable[Exchange],
         events: Sequence[type[Event]],
+        awaits: Sequence[Awaited],
     ) -> None:
         self.servers = [{"$ref": f"#/servers/{name}"} for name in servers]
         self.virtual_host = virtual_host
@@ -111,11 +120,14 @@ class _Building:
         self.sagas: dict[str, None] = {}
         exchanges = list(exchanges)
         wanted: list[type[BaseModel]] = [model for exchange in exchanges for model in models(exchange)]
+        wanted += [one.signal for one in awaits]
         tasks = [*(exchange.task for exchange in exchanges), *(event.contract.task for event in events)]
+        tasks += [one.task for one in awaits]
         # A code generator would put one class in the place of the other, without a word.
         reserved = {celery.EMBED_NAME, *map(class_name, tasks)}
         self.schemas, self.named = schemas_of([*wanted, *events], reserved)
         self.has_events = bool(events)
+        self.has_signals = bool(awaits)
 
     # ---- operations and channels --------------------------------------------------------------------
 
@@ -125,11 +137,7 @@ class _Building:
         Raises:
             DefinitionError: its task has a name that AsyncAPI has no place for.
         """
-        if not _KEY.fullmatch(exchange.task):
-            raise DefinitionError(
-                f"The task {exchange.task!r} cannot be described: in AsyncAPI a name has only letters from A "
-                "to Z, digits, '.', '_' and '-'. Give it another name=."
-            )
+        _see_that_it_has_a_place(exchange.task, "task")
         request = self._message(asking(exchange, self.schemas))
         replies = [self._message(reply) for reply in answers(exchange, self.schemas)]
         self.kinds.add(exchange.kind)
@@ -173,6 +181,29 @@ class _Building:
             "summary": described.summary,
             "description": told(action, described, queue),
             "tags": [{"name": TAG[0]}],
+            "channel": {"$ref": f"#/channels/{key}"},
+            "bindings": {"amqp": {"deliveryMode": 2, "ack": True, **BINDING}},
+        }
+
+    def add_signal(self, one: Awaited, queue: Queue) -> None:
+        """A signal, seen by the orchestrator whose saga waits for it.
+
+        Raises:
+            DefinitionError: it has a name that AsyncAPI has no place for.
+        """
+        key = one.task
+        _see_that_it_has_a_place(key, "signal")
+        described = self._message(heard.signalling(one, self.schemas))
+        self.channels[key] = self._channel(
+            described.title, f"The task `{key}`, on the queue `{queue.name}`.", queue, [described]
+        )
+        self.sagas.setdefault(one.saga)
+        self.operations[f"receive_{key}"] = {
+            "action": "receive",
+            "title": described.title,
+            "summary": described.summary,
+            "description": heard.told(one, described),
+            "tags": [{"name": heard.TAG[0]}, {"name": one.saga}],
             "channel": {"$ref": f"#/channels/{key}"},
             "bindings": {"amqp": {"deliveryMode": 2, "ack": True, **BINDING}},
         }
@@ -251,6 +282,7 @@ class _Building:
                 if kind in self.kinds
             ),
             *([{"name": TAG[0], "description": TAG[1]}] if self.has_events else []),
+            *([{"name": heard.TAG[0], "description": heard.TAG[1]}] if self.has_signals else []),
             *({"name": saga, "description": f"Sent by the saga {saga}."} for saga in self.sagas),
         ]
 
@@ -265,6 +297,14 @@ class _Building:
             "correlationIds": {name: celery.CORRELATION_IDS[name] for name in sorted(correlated)},
             "schemas": dict(sorted({**self.named, **embed}.items())),
         }
+
+
+def _see_that_it_has_a_place(name: str, what: str) -> None:
+    if not _KEY.fullmatch(name):
+        raise DefinitionError(
+            f"The {what} {name!r} cannot be described: in AsyncAPI a name has only letters from A "
+            "to Z, digits, '.', '_' and '-'. Give it another name=."
+        )
 
 
 def _operation_id(action: str, exchange: Exchange) -> str:

@@ -12,6 +12,7 @@ from sagas_framework.asyncapi.document import document
 from sagas_framework.asyncapi.exchanges import received, sent
 from sagas_framework.asyncapi.rendering import to_json, to_yaml
 from sagas_framework.asyncapi.servers import servers, virtual_host
+from sagas_framework.asyncapi.signals import awaited
 from sagas_framework.errors import DefinitionError
 from sagas_framework.events import events_of
 from sagas_framework.participant import Participant
@@ -129,6 +130,7 @@ class Specification:
             publishes=events_of(self.service),
             subscribes=self.subscribes.events if self.subscribes else [],
             event_queue=self.subscribes.queue if self.subscribes else None,
+            awaits=awaited(self.sends.definitions) if self.sends else [],
         )
         # Examples are written by what writes the messages, so this is a schema that says something else.
         for problem in misfit_examples(made):

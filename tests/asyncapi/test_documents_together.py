@@ -23,9 +23,10 @@ def test_our_own_checks_find_nothing(documents: Documents) -> None:
 UNASKED: Final = {
     "receive_consumer_service.verify_consumer_details_settle",
     "receive_delivery_service.cancel_shipment",
+    "receive_process_order.signal.approval",
 }
 """A participant answers how any command of it stands, and undoes it. No saga here asks how that stands which
-needs no undoing, and a parcel is its pivot: it is not called back."""
+needs no undoing, and a parcel is its pivot: it is not called back. Approvers say an approval over HTTP."""
 
 
 def test_what_is_said_by_one_service_is_heard_by_exactly_one_other_and_is_the_same(

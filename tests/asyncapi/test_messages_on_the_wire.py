@@ -26,7 +26,10 @@ _ONLY_OUTSIDE: Final = "of a pivot, only a handler outside its transaction may n
 _A_PIVOT: Final = "a parcel on its way is the pivot of the only saga that ships, and is not called back"
 _NOBODY_ASKS: Final = "participants answer for whatever they handle; no saga settles what it need not undo"
 
+_ONLY_APPROVERS: Final = "approvers say it to the order service over HTTP, and no service over the broker"
+
 UNSEEN: Final = {
+    "process_order.signal.approval": _ONLY_APPROVERS,
     "consumer_service.verify_consumer_details.settle": _NOBODY_ASKS,
     "consumer_service.verify_consumer_details.settle.response.success": _NOBODY_ASKS,
     "consumer_service.verify_consumer_details.settle.response.failure": _NOBODY_ASKS,

@@ -22,6 +22,8 @@ UNASKED: Final = {
     "delivery_service.cancel_shipment",  # of the pivot: a parcel on its way is not called back
 }
 """What no saga here asks for."""
+SIGNALS: Final = {"process_order.signal.approval"}
+"""What approvers say over HTTP, and what no service here says over the broker."""
 EVENTS: Final = {
     "order_service.customer_told": ("order_service", "notification_service"),
     "inventory_service.low_stock": ("inventory_service", "notification_service"),
@@ -44,7 +46,7 @@ def test_json_tells_every_channel_with_both_its_sides(client: FlaskClient) -> No
     }
     assert [one["name"] for one in told["services"]] == list(SERVICES)
     assert {one["channel"] for one in told["channels"]} == channels
-    assert {one["channel"] for one in told["channels"] if one["sender"] is None} == UNASKED
+    assert {one["channel"] for one in told["channels"] if one["sender"] is None} == UNASKED | SIGNALS
     for one in told["channels"]:
         receiver = one["receiver"]["service"]
         port = docs_ports(SERVICES)[receiver]
@@ -52,6 +54,9 @@ def test_json_tells_every_channel_with_both_its_sides(client: FlaskClient) -> No
             assert (one["sender"]["service"], receiver) == EVENTS[one["channel"]]
             assert (one["exchange"], one["address"]) == ("events", one["channel"])
             assert (one["reply_address"], one["replies"]) == (None, [])
+            anchor = f"operation-receive-{one['receiver']['id']}"
+        elif one["channel"] in SIGNALS:
+            assert (one["address"], one["replies"]) == ("create_order_saga_responses", [])
             anchor = f"operation-receive-{one['receiver']['id']}"
         else:
             if one["channel"] not in UNASKED:
@@ -71,7 +76,7 @@ def test_the_table_says_what_the_picture_shows(client: FlaskClient) -> None:
     for one in told["channels"]:
         for side in ("sender", "receiver"):
             if one[side] is None:
-                assert one["channel"] in UNASKED
+                assert one["channel"] in UNASKED | SIGNALS
                 continue
             link = f'href="{one[side]["docs"]}"'
             assert link in unescape(picture), one
