@@ -72,6 +72,12 @@ EMBEDDED: Final = System(
 
 CONFIGURATIONS: Final = {
     "batched": services("batched participants", participant=_SOLO, environment=_BATCHES),
+    "batched-2": services(
+        "batched participants, 2 orchestrators", orchestrators=2, participant=_SOLO, environment=_BATCHES
+    ),
+    "batched-3": services(
+        "batched participants, 3 orchestrators", orchestrators=3, participant=_SOLO, environment=_BATCHES
+    ),
     "one-by-one": services("participants one by one", participant=_SOLO, environment=_ONE_BY_ONE),
     "plain": services("plain participants"),
     "plain-solo": services("plain participants, solo pool", participant=_SOLO),

@@ -101,7 +101,9 @@ def test_a_place_tells_our_services_and_a_peers_driver() -> None:
     assert told["BENCHMARK_DATABASE"] == "postgresql://postgres@host/run"
 
 
-@pytest.mark.parametrize(("name", "count"), [("plain", 1), ("plain-2", 2), ("plain-3", 3)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("plain", 1), ("plain-2", 2), ("plain-3", 3), ("batched-2", 2), ("batched-3", 3)]
+)
 def test_each_of_several_orchestrators_is_started_and_waited_for(name: str, count: int) -> None:
     found = CONFIGURATIONS[name]
 
