@@ -195,6 +195,75 @@ def test_an_act_without_a_reason_is_not_done_and_says_so(visit: Open, applicatio
     assert application.saga(saga_id)["status"] == "parked"
 
 
+# ---- approve and reject ---------------------------------------------------------------------------
+
+
+def wait_for_approval(application: Application, path: str = "/run-order-to-approve") -> tuple[str, str]:
+    """Launch an order; its id and that of its saga once it waits for an approver."""
+    answer = application.ask("POST", path)
+    assert answer.status == 202, answer.body
+    saga_id, order_id = answer.json["saga_id"], str(answer.json["order_id"])
+    wait_until(lambda: application.saga(saga_id)["signals"] == ["approval"], "an order that waits", 20)
+    return order_id, saga_id
+
+
+def log_in(page: Page, application: Application) -> None:
+    """As the approver whose token the demo prints."""
+    (line,) = [line for line in application.printed.splitlines() if line.startswith("Tokens for approving")]
+    page.goto("/login")
+    page.get_by_label("Token").fill(line.rpartition(":")[2])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Approvals")
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["javascript", "no javascript"])
+def test_an_approver_approves_one_order_and_rejects_another(
+    visit: Open, application: Application, javascript: bool
+) -> None:
+    yes, approved = wait_for_approval(application)
+    no, rejected = wait_for_approval(application, "/run-order-to-reject")
+    page = visit("/approvals", java_script_enabled=javascript)
+    expect(page.locator(".approval", has_text=yes)).to_contain_text("23 h 59 min left")
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+
+    log_in(page, application)
+    page.get_by_role("button", name=f"Approve {yes}").click()
+    expect(page.locator("#told")).to_contain_text(f"{yes}: Approved by you.")
+    page.get_by_role("button", name=f"Reject {no}").click()
+    expect(page.locator("#told")).to_contain_text(f"{no}: Rejected by you.")
+
+    expect(page.locator(".approval", has_text=yes)).to_have_count(0)
+    expect(page.locator("#lately tr", has_text=yes)).to_contain_text("approved")
+    page.get_by_role("link", name=no).first.click()
+    wait_until(
+        lambda: application.saga(rejected)["status"] == "compensated", "the end of the rejected order", 20
+    )
+    if not javascript:
+        page.reload()
+    expect(page.locator("section.why")).to_contain_text("Order was rejected by")
+    expect(page.locator("#head")).to_contain_text("refused: somebody said no")
+    wait_until(
+        lambda: application.saga(approved)["status"] == "completed", "the end of the approved order", 20
+    )
+
+
+def test_who_was_too_late_is_told_so_and_the_list_is_live(visit: Open, application: Application) -> None:
+    page, other = visit(), visit()
+    log_in(page, application)
+    order_id, saga_id = wait_for_approval(application)
+    expect(page.locator(".approval", has_text=order_id)).to_be_visible(timeout=10_000)  # by itself
+    log_in(other, application)
+    page.route("**/approvals", lambda route: route.fulfill(status=304))  # it does not hear of it
+
+    other.get_by_role("button", name=f"Reject {order_id}").click()
+    expect(other.locator("#told")).to_contain_text("Rejected by you.")
+    page.unroute("**/approvals")
+    page.get_by_role("button", name=f"Approve {order_id}").click()
+
+    expect(page.locator("#told")).to_contain_text(f"{order_id}: Too late:")
+    assert application.saga(saga_id)["state"]["approver"] is None
+
+
 # ---- every page -----------------------------------------------------------------------------------
 
 
@@ -204,6 +273,7 @@ def sights(application: Application) -> dict[str, str]:
     done = launch(application, SUCCESS)
     undone = launch(application, REFUSED)
     stuck = parked(application)
+    order_id, waits = wait_for_approval(application)
     for saga_id in (done, undone):
         application.ended(saga_id)
     return {
@@ -215,6 +285,11 @@ def sights(application: Application) -> dict[str, str]:
         "completed": f"/sagas/{done}",
         "compensated": f"/sagas/{undone}",
         "parked": f"/sagas/{stuck}",
+        "approvals": "/approvals",
+        "order that waits": f"/processing/orders/{order_id}",
+        "waiting": f"/sagas/{waits}",
+        "login": "/login",
+        "launch": "/run-order-while-shipping-is-in-maintenance",
         "not found": "/sagas/no-such-saga",
     }
 
@@ -228,6 +303,11 @@ KINDS: Final = (
     "completed",
     "compensated",
     "parked",
+    "approvals",
+    "order that waits",
+    "waiting",
+    "login",
+    "launch",
     "not found",
 )
 
