@@ -14,7 +14,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY sagas_framework sagas_framework
 RUN python -m venv --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python install --no-index --find-links /wheels \
-        ".[postgres,redis,console,cli,asyncapi]" flask waitress
+        ".[postgres,redis,console,cli,asyncapi,otel]" flask waitress \
+        opentelemetry-sdk opentelemetry-exporter-otlp-proto-http opentelemetry-exporter-prometheus
 
 
 # What browsers draw the docs pages with: from npm, in the locked version, checked against its hash.

@@ -91,6 +91,10 @@ asyncapi: $(UI_STAMP) ## Install what checks AsyncAPI documents and what their p
 pictures: $(STAMP) ## Take the pictures of the documentation anew, from a real browser
 	@$(BIN)/python -m tools.pictures
 
+.PHONY: trace
+trace: $(STAMP) ## Draw the trace of an order that is undone anew, from its spans
+	@$(BIN)/python -m tools.traces
+
 .PHONY: docs
 docs: $(STAMP) ## Write the generated parts of the pages anew: diagrams and tables of sagas
 	@$(BIN)/python -m tools.generated

@@ -22,6 +22,7 @@ import psycopg
 from sqlalchemy import Engine, event
 
 from benchmarks.pages import database
+from sagas_framework import enable_telemetry
 from sagas_framework import orchestrator as shell
 from sagas_framework.clock import utc_now
 from sagas_framework.core.events import Event, Result
@@ -99,8 +100,11 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=70, help="replies in a turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--declined", action="store_true", help="every card is refused")
+    parser.add_argument("--traced", action="store_true", help="with traces and metrics, which go nowhere")
     parser.add_argument("--profile", help="write what cProfile finds to this file")
     given = parser.parse_args()
+    if given.traced:
+        trace()
     with database(given.postgres) as url:
         os.environ["APP_SQLALCHEMY_DATABASE_URI"] = url
         from order_service.orchestrator import sagas  # it reads the address when it is imported
@@ -109,6 +113,22 @@ def main() -> int:
         measure(sagas, given)
         sagas.engine.dispose()
     return 0
+
+
+def trace() -> None:
+    """Switch telemetry on, with the SDK as it would be set up, and an exporter that drops everything."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Dropping(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(Dropping()))
+    enable_telemetry(tracers, MeterProvider([InMemoryMetricReader()]))
 
 
 def measure(sagas: Any, given: argparse.Namespace) -> None:

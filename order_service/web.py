@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, url_for
 
 from app_common.settings import APPROVER_TOKENS, approval_settings, approvers, page_settings
+from app_common.telemetry import trace_requests
 from app_common.web.access import Access
 from app_common.web.app import APPROVALS, TITLE, harden, links, platform
 from app_common.web.health import Healthz
@@ -76,4 +77,5 @@ def create_app() -> Flask:
     app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_sagas(sagas))
     add_error_handlers(app)
     app.after_request(harden)
+    trace_requests(app, "order_service")
     return app

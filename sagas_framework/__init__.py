@@ -65,6 +65,9 @@ from sagas_framework.storage.ports import Became, Filter, HistoryLine, SignalRow
 from sagas_framework.storage.redis_inbox import RedisInbox
 from sagas_framework.subscriber import EventContext, Subscriber
 
+# Tracing
+from sagas_framework.telemetry import disable_telemetry, enable_telemetry
+
 # Running
 from sagas_framework.worker.embedded import EmbeddedWorkers
 from sagas_framework.worker.orchestrating import SagaCompensated, orchestrator_app
@@ -132,6 +135,8 @@ __all__ = [
     "check_orchestrator",
     "check_participant",
     "check_subscriber",
+    "disable_telemetry",
+    "enable_telemetry",
     "make_engine",
     "on",
     "orchestrator_app",

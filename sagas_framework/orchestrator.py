@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Final, TypeVar
 
 from sagas_framework.clock import utc_now
@@ -33,6 +34,7 @@ from sagas_framework.core.waiting import listens, waits_overdue
 from sagas_framework.errors import DefinitionError, UnknownSaga
 from sagas_framework.points import Point, reach
 from sagas_framework.saga import Definitions, SagaDefinition
+from sagas_framework.spans import Turn, end_sending, local_step, sending, tell
 from sagas_framework.steps import LocalStep
 from sagas_framework.storage.ports import (
     ActRow,
@@ -46,6 +48,7 @@ from sagas_framework.storage.ports import (
     StoreUnavailable,
     Wanted,
 )
+from sagas_framework.telemetry import NOWHERE, active
 from sagas_framework.transport.envelope import command, to_wire
 from sagas_framework.transport.publisher import Publisher, Receipt
 
@@ -79,6 +82,8 @@ class _Batch:
     raised: list[tuple[str, str, Exception]] = field(default_factory=list)
     foreseen: dict[str, tuple[SagaInstance, Event, Decision]] = field(default_factory=dict)
     """What was decided before its turn: on which instance, for which event."""
+    turns: list[Turn] = field(default_factory=list)
+    """What led to it, if that is traced."""
 
     def take(self, before: SagaInstance, decision: Decision) -> None:
         after = decision.instance
@@ -399,7 +404,7 @@ class Orchestrator:
                 "declared here"
             )
             return self._stumble(batch, instance, event, aside, changed)
-        taken: list[tuple[SagaInstance, Decision]] = []
+        taken: list[Turn] = []
         worked = False
         try:
             foreseen = batch.foreseen.pop(instance.id, None)
@@ -408,13 +413,13 @@ class Orchestrator:
             else:
                 decision = decide(definition, instance, event, self.policy)
             first = decision
-            taken.append((instance, decision))
+            taken.append((event, instance, decision))
             while decision.local is not None:
                 worked = True
                 apart = batch.apart
                 ran = self._run_local(tx, definition, decision.instance, decision.local, event.at, apart)
                 before, decision = decision.instance, decide(definition, decision.instance, ran, self.policy)
-                taken.append((before, decision))
+                taken.append((ran, before, decision))
         except (StoreUnavailable, Entangled):
             raise
         except Exception as error:
@@ -422,8 +427,10 @@ class Orchestrator:
                 raise  # what the local step wrote must not be committed without the decision on it
             logger.exception("cannot decide %s for saga %s", type(event).__name__, instance.id)
             return self._stumble(batch, instance, event, aside, error)
-        for before, each in taken:
+        for _, before, each in taken:
             batch.take(before, each)
+        if active() is not None:
+            batch.turns.extend(taken)
         if definition.waits and listens(definition, decision.instance) != listens(definition, instance):
             batch.listening[instance.id] = decision.instance
         if decision is first:
@@ -476,7 +483,10 @@ class Orchestrator:
         known = self._apart.get(kind)
         apart = apart or (known is not None and at - known < _APART)
         try:
-            with tx.savepoint() if apart else tx.sharing() as session:
+            with (
+                tx.savepoint() if apart else tx.sharing() as session,
+                local_step(instance, call),
+            ):
                 # A deep copy: what is decided again, or when this raises, begins with the state as it was.
                 state = definition.state.model_validate(copied(dict(instance.state)))
                 if call.kind is Kind.DO:
@@ -581,6 +591,7 @@ class Orchestrator:
             signal.said_at,
             signal.by,
             signal.reason,
+            signal.trace,
         )
         decision = self._decide(tx, batch, instance, event)
         if decision.too_late:
@@ -600,7 +611,7 @@ class Orchestrator:
         for queue, sent_at in batch.answered:
             self.horizons.saw_answer(queue, sent_at)
         if batch.commands:
-            self._publish(batch.commands)
+            self._publish(batch.commands, batch.turns)
             if published is not None:
                 reach(published)
         if batch.ended and self.on_ended is not None:
@@ -608,11 +619,29 @@ class Orchestrator:
                 self.on_ended(batch.ended)
             except Exception:
                 logger.warning("the outcome of %d sagas was not told on", len(batch.ended), exc_info=True)
+        self._trace(batch.turns)
 
-    def _publish(self, commands: Sequence[Outgoing]) -> None:
+    def _trace(self, turns: Sequence[Turn]) -> None:
+        telemetry = active()
+        if telemetry is None:
+            return
+        try:
+            tell(telemetry, turns, self.clock())
+        except Exception:  # it is done, whoever sees it
+            logger.warning("%d turns were not traced", len(turns), exc_info=True)
+
+    def _publish(self, commands: Sequence[Outgoing], turns: Sequence[Turn]) -> None:
+        telemetry = active()
+        spans = None if telemetry is None else sending(telemetry, commands, turns)
+        carried = repeat(NOWHERE) if spans is None else [carrier for _, carrier in spans]
         receipts = self.publisher.publish(
-            [to_wire(command(outgoing, self.reply_to)) for outgoing in commands]
+            [
+                to_wire(command(outgoing, self.reply_to, trace))
+                for outgoing, trace in zip(commands, carried, strict=False)
+            ]
         )
+        if telemetry is not None and spans is not None:
+            end_sending(telemetry, spans, receipts, Receipt.CONFIRMED)
         unsent = sum(receipt is Receipt.UNSENT for receipt in receipts)
         if unsent:
             logger.warning(

@@ -27,7 +27,9 @@ from sagas_framework.clock import utc_now
 from sagas_framework.errors import SagasError
 from sagas_framework.events import Event
 from sagas_framework.points import EventPoint, reach
+from sagas_framework.spans import said
 from sagas_framework.storage.outbox import Outbox, OutboxRow, add_to_outbox, nudge_relays
+from sagas_framework.telemetry import NOWHERE
 from sagas_framework.transport.event_wire import EventEnvelope, event_to_wire
 from sagas_framework.transport.publisher import Publisher, Receipt
 
@@ -76,7 +78,8 @@ def publish(event: Event, session: Session | Connection) -> str:
         _remember(given, topic, body)
         return event_id
     connection = session.connection() if isinstance(session, Session) else session
-    add_to_outbox(connection, OutboxRow(event_id, topic, body, utc_now()))
+    trace = said(f"publish {topic}", {"messaging.message.id": event_id}) or None
+    add_to_outbox(connection, OutboxRow(event_id, topic, body, utc_now(), trace=trace))
     _wake_after(connection)
     reach(EventPoint.EVENT_WRITTEN)
     return event_id
@@ -167,7 +170,9 @@ class Relay:
         reach(EventPoint.EVENTS_READ)
         self._last = rows[-1].number
         messages = [
-            event_to_wire(EventEnvelope(row.event_id, row.topic, row.body, row.at, row.number))
+            event_to_wire(
+                EventEnvelope(row.event_id, row.topic, row.body, row.at, row.number, row.trace or NOWHERE)
+            )
             for row in rows
         ]
         receipts = self._publisher.publish(messages)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,6 +58,7 @@ from sagas_framework.messages import (
 )
 from sagas_framework.points import Point, reach
 from sagas_framework.saga import CommandType
+from sagas_framework.spans import Handled
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.dropping import Gone, InboxArchive
 from sagas_framework.storage.engine import is_unavailable
@@ -74,6 +75,7 @@ from sagas_framework.storage.ports import (
     Wanted,
 )
 from sagas_framework.storage.sql_inbox import SqlInbox
+from sagas_framework.telemetry import NOWHERE, Carrier, active, carried_by
 from sagas_framework.transport.envelope import (
     ATTEMPT,
     HAND_OVER,
@@ -211,6 +213,8 @@ class _Work:
         message: the payload, if it has been validated since it began.
         touched: its handler asked for the session.
         told: lines for the log. They are written when it is certain that it is not handled again.
+        carried: the context that it came with, if that is traced.
+        answer: the context that its reply carries.
     """
 
     envelope: Envelope
@@ -219,6 +223,8 @@ class _Work:
     message: Any = None
     touched: bool = False
     told: list[Callable[[], None]] = field(default_factory=list)
+    carried: Carrier = field(default_factory=lambda: NOWHERE)
+    answer: Carrier = field(default_factory=lambda: NOWHERE)
 
     def begin(self) -> None:
         """It is handled, perhaps anew: with a message that no handler has changed."""
@@ -502,7 +508,9 @@ class Participant:
             together = {}
         else:
             for (place, work), stored in zip(together.items(), answers, strict=True):
-                replies[place] = None if stored is None else to_wire(reply(work.envelope, stored))
+                replies[place] = (
+                    None if stored is None else to_wire(reply(work.envelope, stored, work.answer))
+                )
         for place, work in works.items():
             if place not in together:
                 try:
@@ -562,7 +570,8 @@ class Participant:
             known=envelope.headers.get(KNOWN) == "succeeded",
             hand_over=bool(envelope.headers.get(HAND_OVER)),
         )
-        return _Work(envelope, delivery, handling)
+        carried = NOWHERE if active() is None else carried_by(message.headers)
+        return _Work(envelope, delivery, handling, carried=carried)
 
     def _alone(self, work: _Work) -> WireMessage | None:
         """Handle one by itself; its reply.
@@ -584,7 +593,7 @@ class Participant:
         if stored is None:
             return None
         reach(Point.COMMAND_COMMITTED)
-        return to_wire(reply(envelope, stored))
+        return to_wire(reply(envelope, stored, work.answer))
 
     @staticmethod
     def _tell_unanswered(work: _Work, error: Exception) -> None:
@@ -752,15 +761,19 @@ class Participant:
                     begun, turn.guarded = True, guarded or outside
                     verdict = judge(turn.row, delivery, now=self.clock(), outside=outside)
                     if not (isinstance(verdict, Execute) and handling is not None and outside):
-                        stored = self._carried_out(verdict, turn, work, doomed)
-                        assert not isinstance(stored, _Owed)  # nobody else's work is waited for
+                        answer = self._carried_out(verdict, turn, work, doomed)
+                        assert not isinstance(answer, _Owed)  # nobody else's work is waited for
                         if isinstance(verdict, Execute | UndoVerdict):
                             reach(Point.COMMAND_HANDLED)
-                        return stored
+                        return answer
                     first = turn.row is None
                     claim = self._claim(turn, envelope, delivery, handling)
                 reach(Point.COMMAND_CLAIMED)
-                return self._work_outside(work, handling, claim, first=first)
+                with _traced(work, "execute") as handled:
+                    stored = self._work_outside(work, handling, claim, first=first)
+                    if handled is not None:
+                        handled.said(stored)
+                return stored
             except Busy:
                 self._tell_busy(work)
                 return None
@@ -795,6 +808,15 @@ class Participant:
         Args:
             doomed: why what the handler did could not be committed, when it was tried before.
         """
+        with _traced(work, type(verdict).__name__.lower()) as handled:
+            answer = self._do(verdict, turn, work, doomed)
+            if handled is not None:
+                handled.said(answer)
+            return answer
+
+    def _do(
+        self, verdict: Verdict, turn: InboxTurn, work: _Work, doomed: Exception | None
+    ) -> Stored | _Owed | None:
         envelope, delivery, handling = work.envelope, work.delivery, work.handling
         match verdict:
             case Execute():
@@ -1140,6 +1162,21 @@ class _Held:
         assert self._block is not None
         block, self._block, self._turn = self._block, None, None
         return block.__exit__(*raised)
+
+
+_UNTRACED: Final = nullcontext(None)
+
+
+def _traced(work: _Work, how: str) -> AbstractContextManager[Handled | None]:
+    """Around what is done about a message, if that is traced."""
+    telemetry = active()
+    if telemetry is None:
+        return _UNTRACED
+    envelope = work.envelope
+    ids = (envelope.saga_id, envelope.task, envelope.queue, envelope.message_id)
+    handled = Handled(telemetry, work.carried, *ids, how)
+    work.answer = handled.answer
+    return handled
 
 
 def quarantined(message: WireMessage, reason: str, path: str, at: datetime) -> Quarantined:

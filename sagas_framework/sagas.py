@@ -39,6 +39,7 @@ from sagas_framework.points import Point, reach
 from sagas_framework.retention import KEEP, Retention
 from sagas_framework.saga import Definitions, Saga, SagaDefinition
 from sagas_framework.signalling import store_signal
+from sagas_framework.spans import begin_starts, end_starts, said
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.declarations import started_otherwise
 from sagas_framework.storage.engine import reading
@@ -69,6 +70,7 @@ from sagas_framework.storage.signals import read_signal, read_signals
 from sagas_framework.storage.sql import SqlStore, insert_acts, insert_instances, instance_values, nudge
 from sagas_framework.storage.sqlite import tell_after_commit
 from sagas_framework.storage.tables import saga_instance
+from sagas_framework.telemetry import Carrier, active
 from sagas_framework.view import SagaView, StuckView
 
 S = TypeVar("S", bound=BaseModel)
@@ -211,6 +213,13 @@ class Sagas:
         self._see_that_it_is_as_it_was(connection, definition)
         now = self.clock()
         wanted = [(self._instance(definition, key, state, now), _digest(state)) for key, state in starts]
+        begun: Sequence[tuple[Any, Carrier]] = ()
+        if (telemetry := active()) is not None:
+            begun = begin_starts(telemetry, [instance for instance, _ in wanted])
+            wanted = [
+                (replace(instance, trace=carrier or None), digest)
+                for (instance, digest), (_, carrier) in zip(wanted, begun, strict=True)
+            ]
         # Always in the same order: two that start with the same keys cannot wait for each other.
         order = sorted(range(len(wanted)), key=lambda place: wanted[place][0].key)
         runs: dict[int, SagaRun] = {}
@@ -222,7 +231,10 @@ class Sagas:
         if any(run.new for run in runs.values()):
             self._wake_after(connection)
             reach(Point.SAGA_WRITTEN)
-        return [runs[place] for place in range(len(wanted))]
+        started = [runs[place] for place in range(len(wanted))]
+        if telemetry is not None:
+            end_starts(telemetry, begun, [(run.id, run.saga, run.version, run.new) for run in started])
+        return started
 
     @staticmethod
     def _instance(
@@ -538,6 +550,7 @@ class Sagas:
             by=by,
             reason=reason,
             now=self.clock(),
+            trace=said(f"signal {name}", {"saga.name": name}) or None,
         )
         self._wake_after(connection)
         return row

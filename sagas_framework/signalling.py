@@ -37,12 +37,14 @@ def store_signal(
     by: str,
     reason: str,
     now: datetime,
+    trace: Mapping[str, str] | None = None,
 ) -> SignalRow:
     """Store a signal for whoever has the key, or will have it, in the caller's transaction.
 
     Args:
         signal: or its name and its payload, from anywhere.
         said_id: the sender's; None: there will be no repetition.
+        trace: the context in which it is said, if that is traced.
 
     Raises:
         UnknownSaga, UnknownSignal, InvalidSignal, SignalConflict: nothing was stored.
@@ -72,6 +74,7 @@ def store_signal(
         became=Became.STORED if why is None else Became.TOO_LATE,
         handled_at=None if why is None else now,
         answer=why,
+        trace=trace,
     )
     stored = insert_signal(connection, row)
     if stored.signal != name or not _same(stored.payload, payload):

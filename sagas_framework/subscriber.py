@@ -29,6 +29,7 @@ from sagas_framework.errors import ConfigurationError, DefinitionError, Unavaila
 from sagas_framework.events import Event, EventQueue, event_queue
 from sagas_framework.messages import QueueType, Service, readable
 from sagas_framework.points import EventPoint, reach
+from sagas_framework.spans import subscribing
 from sagas_framework.steps import Retry
 from sagas_framework.storage.database import Database
 from sagas_framework.storage.event_inbox import EventInbox, EventRow, EventState
@@ -303,8 +304,9 @@ class Subscriber:
                 if session is None:
                     return
                 event = subscription.event.model_validate_json(row.body or "null")
-                subscription.handler(event, EventContext(row, session))
-                session.flush()
+                with subscribing(row.trace, row.subscriber, row.topic, row.event_id, row.attempt):
+                    subscription.handler(event, EventContext(row, session))
+                    session.flush()
                 reach(EventPoint.EVENT_HANDLED)
         except (Unavailable, StoreUnavailable) as error:
             logger.warning("%s cannot handle %s now: %s", subscription.name, row.topic, error)
@@ -349,6 +351,7 @@ def _row(envelope: EventEnvelope, taker: Subscription, now: datetime) -> EventRo
         due_at=now,
         received_at=now,
         updated_at=now,
+        trace=envelope.trace or None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from flask import Blueprint, Flask, Response, url_for
 
 from app_common.settings import operators
+from app_common.telemetry import trace_requests
 from app_common.web.access import Access
 from app_common.web.addresses import page_address
 from app_common.web.errors import add_error_handlers
@@ -56,6 +57,7 @@ def service_app(import_name: str, serves: Participant | Subscriber, *, page: str
     app.add_url_rule("/healthz", "healthz", view_func=Healthz.of_service(serves))
     add_error_handlers(app, service)
     app.after_request(harden)
+    trace_requests(app, service)
     return app, access
 
 

@@ -39,6 +39,7 @@ class ReplyReceived:
         task: name of the task that it answers (``restaurant_service.create_ticket``).
         payload: of a success; for a settled step its answer.
         error: ``type``, ``message``, ``module`` of a refusal or a fault.
+        trace: the context in which it was given, if it is traced; no decision depends on it.
     """
 
     saga_id: str
@@ -48,6 +49,7 @@ class ReplyReceived:
     result: Result
     payload: Any = None
     error: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    trace: Mapping[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class SignalReceived:
         signal: the name of its class.
         said_at: when it was stored, which decides between it and a deadline.
         by, reason: who sent it and why, if that was said.
+        trace: the context in which it was sent, if that is traced; no decision depends on it.
     """
 
     saga_id: str
@@ -151,6 +154,7 @@ class SignalReceived:
     said_at: datetime
     by: str = ""
     reason: str = ""
+    trace: Mapping[str, str] | None = field(default=None, compare=False)
 
 
 Event = (

@@ -214,6 +214,8 @@ class SagaInstance:
         waiting: for what; None when it has ended.
         deadline: of the whole saga; None if it declares none.
         late: the deadline came, and the saga goes on.
+        trace: the context in which it was started, as `sagas_framework.telemetry` carries it; None if
+            nothing was traced there. No decision depends on it.
     """
 
     id: str
@@ -234,6 +236,7 @@ class SagaInstance:
     waiting: Waiting | None = None
     deadline: datetime | None = None
     late: bool = False
+    trace: Mapping[str, str] | None = None
 
     def in_flight(self) -> Iterator[tuple[StepRecord, Flight]]:
         """Every command that was sent and not answered, with its step."""

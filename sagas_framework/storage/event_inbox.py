@@ -6,7 +6,7 @@ holds up no message, and waiting for the next attempt needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -47,6 +47,7 @@ class EventRow:
         attempt: the last one begun, 0 before the first.
         due_at: when the next attempt is; None if none is.
         reason: why the last attempt failed.
+        trace: the context in which it was published, if that is traced.
     """
 
     event_id: str
@@ -61,6 +62,7 @@ class EventRow:
     received_at: datetime
     updated_at: datetime
     reason: str | None = None
+    trace: Mapping[str, str] | None = None
 
 
 _COLUMNS: Final = [column.name for column in saga_event.columns]
@@ -320,4 +322,5 @@ def event_row(row: Row[Any]) -> EventRow:
         received_at=row.received_at,
         updated_at=row.updated_at,
         reason=row.reason,
+        trace=row.trace,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -37,6 +37,7 @@ class OutboxRow:
         topic: under which it is published; the name of its Celery task, too.
         body: its fields as JSON text.
         sent_at: when the broker had confirmed it; None until then.
+        trace: the context in which it was published, if that is traced.
     """
 
     event_id: str
@@ -45,6 +46,7 @@ class OutboxRow:
     at: datetime
     number: int = 0
     sent_at: datetime | None = None
+    trace: Mapping[str, str] | None = None
 
 
 SendEvents = Callable[[Sequence[OutboxRow]], Sequence[bool]]
@@ -123,7 +125,7 @@ def add_to_outbox(connection: Connection, row: OutboxRow) -> int:
     Of two transactions that exclude each other until the commit, for one changes a row that the other has
     changed, the later has the higher numbers, if each changes that row first and publishes then.
     """
-    values = {"event_id": row.event_id, "topic": row.topic, "body": row.body, "at": row.at}
+    values = {name: getattr(row, name) for name in ("event_id", "topic", "body", "at", "trace")}
     number: int = connection.execute(_ADD, values).scalar_one()
     return number
 
@@ -157,4 +159,4 @@ def _mark(
 
 
 def _outbox_row(row: Row[Any]) -> OutboxRow:
-    return OutboxRow(row.event_id, row.topic, row.body, row.at, row.number, row.sent_at)
+    return OutboxRow(row.event_id, row.topic, row.body, row.at, row.number, row.sent_at, row.trace)

@@ -83,6 +83,7 @@ class SignalRow:
         look_at: when the timekeeper looks at it, `AT_ONCE` if nobody has yet; None if it is kept or was
             answered.
         answer: why it is too late, or what hinders it from being taken.
+        trace: the context in which it was said, if that is traced.
     """
 
     id: int
@@ -98,6 +99,7 @@ class SignalRow:
     handled_at: datetime | None = None
     answer: str | None = None
     reason: str = ""
+    trace: Mapping[str, str] | None = None
 
     @property
     def too_late(self) -> bool:

@@ -36,7 +36,10 @@ _HOLDER = and_(saga_instance.c.key == saga_signal.c.key, saga_instance.c.saga ==
 
 def insert_signal(connection: Connection, signal: SignalRow) -> SignalRow:
     """Store a signal; the first one, if it was said before."""
-    names = ("saga", "key", "said_id", "signal", "by", "reason", "said_at", "look_at", "handled_at", "answer")
+    names = (
+        *("saga", "key", "said_id", "signal", "by", "reason", "said_at", "look_at", "handled_at", "answer"),
+        "trace",
+    )
     values: dict[str, Any] = {name: getattr(signal, name) for name in names}
     values |= {"payload": dict(signal.payload), "became": signal.became.value}
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -181,4 +184,5 @@ def signal_row(row: Row[Any]) -> SignalRow:
         became=Became(row.became),
         handled_at=row.handled_at,
         answer=row.answer,
+        trace=row.trace,
     )

@@ -477,20 +477,21 @@ def _lock_due(sagas: tuple[tuple[str, int], ...]) -> Select[Any]:
 
 @lru_cache(16)
 def _look_for_due(sagas: tuple[tuple[str, int], ...]) -> Select[Any]:
-    return select(_next_due(sagas))
+    return select(next_due(sagas))
 
 
 @lru_cache(16)
 def _look_ahead(sagas: tuple[tuple[str, int], ...]) -> Select[datetime, bool, bool, bool]:
     return select(
-        _next_due(sagas),
+        next_due(sagas),
         exists().where(saga_act.c.handled_at.is_(None)),
         exists().where(saga_signal.c.look_at.is_not(None)),
         exists().where(saga_quarantine.c.replay.is_not(None)),
     )
 
 
-def _next_due(sagas: Collection[tuple[str, int]]) -> ScalarSelect[datetime]:
+def next_due(sagas: Collection[tuple[str, int]]) -> ScalarSelect[datetime]:
+    """The first moment at which an instance of these sagas is to be looked at, as part of a query."""
     wake = saga_instance.c.wake_at
     return select(func.min(wake)).where(wake.is_not(None), _of(sagas)).scalar_subquery()
 
@@ -522,12 +523,13 @@ def instance_of(row: Row[Any]) -> SagaInstance:
         waiting=None if row.cause is None else Waiting(Cause(row.cause), row.waits_for, row.waits_since),
         deadline=row.deadline,
         late=row.late,
+        trace=row.trace,
     )
 
 
 def instance_values(instance: SagaInstance) -> dict[str, Any]:
     """A new instance as the columns of its row, but for `digest`."""
-    fixed = ("id", "saga", "version", "shape", "key", "created_at")
+    fixed = ("id", "saga", "version", "shape", "key", "created_at", "trace")
     changing = {name.removeprefix("b_"): value for name, value in _changes(instance).items()}
     return {name: getattr(instance, name) for name in fixed} | changing | {"wake_at": instance.due_at}
 

@@ -85,6 +85,7 @@ saga_instance = Table(
     Column("stuck_for", String(255), nullable=True),
     Column("deadline", UtcDateTime, nullable=True),
     Column("late", Boolean, nullable=False),
+    Column("trace", JsonText, nullable=True),  # the context of its start: W3C's traceparent and tracestate
     UniqueConstraint("key", "saga", name="saga_instance_key"),  # a key is looked for without its saga, too
     Index("saga_instance_wakes", "wake_at", postgresql_where=text("wake_at IS NOT NULL")),
     # Ids grow with time: pages are read in this order. Counts by saga need nothing but the index.
@@ -164,6 +165,7 @@ saga_signal = Table(
     Column("became", String(16), nullable=False),
     Column("handled_at", UtcDateTime, nullable=True),
     Column("answer", Text, nullable=True),
+    Column("trace", JsonText, nullable=True),
     # Of one saga and key they are read along it, too: they are few.
     UniqueConstraint("key", "saga", "said_id", name="saga_signal_said"),
     Index("saga_signal_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
@@ -214,6 +216,7 @@ saga_outbox = Table(
     Column("body", Text, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime, nullable=True),
+    Column("trace", JsonText, nullable=True),
     Index(
         "saga_outbox_unsent",
         "number",
@@ -244,6 +247,7 @@ saga_event = Table(
     Column("reason", Text, nullable=True),
     Column("received_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("trace", JsonText, nullable=True),
     Index(
         "saga_event_due",
         "subscriber",

@@ -27,6 +27,7 @@ from sagas_framework.core.events import Outgoing, ReplyReceived, Result
 from sagas_framework.core.ids import Kind, answer_id
 from sagas_framework.core.inbox import Stored
 from sagas_framework.messages import SIGNAL_INFIX, WireProtocol
+from sagas_framework.telemetry import NOWHERE, Carrier
 
 SUCCESS_SUFFIX: Final = ".response.success"
 FAILURE_SUFFIX: Final = ".response.failure"
@@ -68,7 +69,7 @@ class Envelope:
         message_id: the Celery task's id.
         root_id, parent_id: of a reply, the message that it answers.
         reply_to: where the answer goes.
-        headers: ours (`OPERATION_ID`, ...), without Celery's.
+        headers: ours (`OPERATION_ID`, ...), without Celery's. Of one that came, without its trace's.
         protocol: how its receiver wants it written.
         expires: of a plain task: no worker begins it later than this. Celery sees to that.
     """
@@ -105,8 +106,8 @@ class WireMessage:
     exchange: str = ""
 
 
-def command(outgoing: Outgoing, reply_to: str) -> Envelope:
-    """The envelope of a command, a compensation or a settling."""
+def command(outgoing: Outgoing, reply_to: str, trace: Carrier = NOWHERE) -> Envelope:
+    """The envelope of a command, a compensation or a settling. `trace`: the context that it carries."""
     headers: dict[str, Any] = {
         OPERATION_ID: outgoing.operation_id,
         ATTEMPT: outgoing.attempt,
@@ -116,6 +117,7 @@ def command(outgoing: Outgoing, reply_to: str) -> Envelope:
         headers[KNOWN] = "succeeded" if outgoing.known else "unknown"
     if outgoing.hand_over:
         headers[HAND_OVER] = True
+    headers.update(trace)
     return Envelope(
         queue=outgoing.queue,
         task=outgoing.task,
@@ -132,8 +134,12 @@ def command(outgoing: Outgoing, reply_to: str) -> Envelope:
     )
 
 
-def reply(to: Envelope, stored: Stored) -> Envelope:
-    """The envelope that answers a command. Answering twice makes the same message twice."""
+def reply(to: Envelope, stored: Stored, trace: Carrier = NOWHERE) -> Envelope:
+    """The envelope that answers a command. Answering twice makes the same message twice.
+
+    Args:
+        trace: the context that it carries, which is of this one answering.
+    """
     assert to.reply_to is not None
     success = stored.result is Result.SUCCESS
     return Envelope(
@@ -144,7 +150,7 @@ def reply(to: Envelope, stored: Stored) -> Envelope:
         payload=stored.payload,
         root_id=to.message_id,
         parent_id=to.message_id,
-        headers={RESULT: stored.result.value},
+        headers={RESULT: stored.result.value, **trace},
     )
 
 

@@ -7,11 +7,12 @@ worker whose queue is bound to the topic can take it as a task of that name.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sagas_framework.events import EXCHANGE
+from sagas_framework.telemetry import NOWHERE, Carrier, carried_by
 from sagas_framework.transport.envelope import UnreadableError, WireMessage
 
 EVENT_AT: Final = "saga_event_at"
@@ -28,6 +29,7 @@ class EventEnvelope:
         body: its fields as JSON text.
         at: when it was published.
         number: in its outbox; grows from event to event of one database.
+        trace: the context in which it was published, if that is traced.
     """
 
     event_id: str
@@ -35,6 +37,7 @@ class EventEnvelope:
     body: str
     at: datetime
     number: int
+    trace: Carrier = field(default_factory=lambda: NOWHERE)
 
 
 def event_to_wire(event: EventEnvelope) -> WireMessage:
@@ -58,6 +61,7 @@ def event_to_wire(event: EventEnvelope) -> WireMessage:
         "origin": "saga",
         EVENT_AT: event.at.isoformat(),
         EVENT_NUMBER: event.number,
+        **event.trace,
     }
     properties = {
         "correlation_id": event.event_id,
@@ -92,7 +96,8 @@ def event_from_wire(message: WireMessage) -> EventEnvelope:
     number = message.headers.get(EVENT_NUMBER)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _LARGEST_NUMBER:
         raise UnreadableError(f"the header {EVENT_NUMBER} is {repr(number)[:80]}, not a number")
-    return EventEnvelope(event_id, topic, json.dumps(arguments[1]), _moment(message.headers), number)
+    fields, trace = json.dumps(arguments[1]), carried_by(message.headers)
+    return EventEnvelope(event_id, topic, fields, _moment(message.headers), number, trace)
 
 
 def _moment(headers: Any) -> datetime:

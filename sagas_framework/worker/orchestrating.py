@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ from sagas_framework.core.instance import SagaInstance, Status
 from sagas_framework.doctor.examining import refuse_unsound
 from sagas_framework.errors import ConfigurationError, SagasError, UnknownSaga
 from sagas_framework.evolution import TIMEKEEPER, declared_word
+from sagas_framework.gauges import RowGauges
 from sagas_framework.messages import Queue, QueueType
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.saga import SagaDefinition
@@ -35,6 +36,7 @@ from sagas_framework.storage.engine import reading
 from sagas_framework.storage.reads import open_shapes
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.subscriber import Subscriber
+from sagas_framework.telemetry import active
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.generic import make_publisher
 from sagas_framework.transport.publisher import Publisher
@@ -108,6 +110,7 @@ class OrchestratorStep(bootsteps.StartStopStep):
         self._alarm: Alarm | None = None
         self._over = threading.Event()
         self._publishers: list[Publisher] = []
+        self._unwatch: Callable[[], None] = lambda: None
 
     def start(self, parent: Any) -> None:
         app: Any = parent.app
@@ -180,6 +183,8 @@ class OrchestratorStep(bootsteps.StartStopStep):
         ]
         if any(kept.keep is not None for kept in sagas.retentions.values()):
             self._loops.append(Loop("archivist", keep_house, cleanup=archivist.close))
+        if (telemetry := active()) is not None:
+            self._unwatch = telemetry.watch(RowGauges(sagas))
         for loop in self._loops:
             loop.start()
         logger.info(
@@ -187,6 +192,8 @@ class OrchestratorStep(bootsteps.StartStopStep):
         )
 
     def stop(self, parent: Any) -> None:
+        self._unwatch()
+        self._unwatch = lambda: None
         for loop in self._loops:
             loop.stop()
         self._over.set()

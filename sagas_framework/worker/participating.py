@@ -23,6 +23,7 @@ from sagas_framework.points import Point, reach
 from sagas_framework.storage.dropping import Gone
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.subscriber import Subscriber
+from sagas_framework.telemetry import carried_by
 from sagas_framework.transport.arrivals import wire_message
 from sagas_framework.transport.envelope import OPERATION_ID, WireMessage
 from sagas_framework.transport.generic import make_publisher
@@ -141,7 +142,9 @@ def _check_batches(participant: Participant, batch: int) -> None:
 def _register(app: Celery, name: str, server: _Server) -> None:
     def run(self: Any, *args: Any, **kwargs: Any) -> None:
         request = self.request
-        headers = {name: value for name, value in vars(request).items() if name.startswith("saga_")}
+        given = vars(request)
+        headers = {name: value for name, value in given.items() if name.startswith("saga_")}
+        headers |= carried_by(given)
         headers |= {
             "task": name,
             "id": request.id,

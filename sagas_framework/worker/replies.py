@@ -9,6 +9,7 @@ from datetime import datetime
 from typing_extensions import override
 
 from sagas_framework.core.events import Event
+from sagas_framework.core.records import replace
 from sagas_framework.errors import InvalidSignal, SagasError
 from sagas_framework.messages import Queue
 from sagas_framework.orchestrator import Orchestrator
@@ -16,6 +17,7 @@ from sagas_framework.participant import quarantined
 from sagas_framework.points import Point, reach
 from sagas_framework.storage.engine import translated
 from sagas_framework.storage.ports import Quarantined
+from sagas_framework.telemetry import active, carried_by
 from sagas_framework.transport.arrivals import Arrivals
 from sagas_framework.transport.envelope import (
     Envelope,
@@ -72,13 +74,15 @@ class ReplyConsumer(BatchConsumer):
                 if (said := signal_said(envelope)) is not None:
                     self._take_signal(envelope, *said)
                     continue
-                event: Event = reply_received(envelope, now)
+                reply = reply_received(envelope, now)
             except UnreadableError as error:
                 logger.error("a reply was set aside: %s", error.reason)
                 self._orchestrator.set_aside(quarantined(wire, error.reason, error.path, now))
                 continue
-            origins[id(event)] = wire
-            events.append(event)
+            if active() is not None:
+                reply = replace(reply, trace=carried_by(wire.headers))
+            origins[id(reply)] = wire
+            events.append(reply)
         if not events:
             return
         left = self._orchestrator.process(

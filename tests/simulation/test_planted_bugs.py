@@ -72,7 +72,7 @@ def test_it_finds_commands_that_are_published_before_the_commit(monkeypatch: Pat
         commands: list[Outgoing] = list(batch.commands)
         batch.commands.clear()
         if commands:
-            self._publish(commands)
+            self._publish(commands, [])
         return decision
 
     monkeypatch.setattr(Orchestrator, "_decide", too_early)

@@ -65,6 +65,8 @@ PUBLIC = [
     "check_orchestrator",
     "check_participant",
     "check_subscriber",
+    "disable_telemetry",
+    "enable_telemetry",
     "make_engine",
     "on",
     "orchestrator_app",

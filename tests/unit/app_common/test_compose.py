@@ -35,19 +35,25 @@ from app_common.settings import (
     service_settings,
     step_timeouts,
 )
+from app_common.telemetry import telemetry_settings
 
 HERE: Final = Path(__file__).parents[3]
 BOTH: Final = ("docker-compose.yaml", "docker-compose.local.yaml")
 VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 SERVERS: Final = ("rabbitmq", "postgres", "redis")
+TRACING: Final = "jaeger"
+"""Only with its profile; what it is told is in its memory."""
 PORTS: Final = page_ports({})
 PORT: Final = PORTS[ORCHESTRATOR]
 DOCS_PORTS: Final = docs_ports(SERVICES, {})
+READ_BY_THE_SDK: Final = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 OFF_BY_DEFAULT: Final = {
     "APPROVER_TOKENS",
     "COMMAND_BATCH",
     "OPERATOR_TOKENS",
     "ORDER_SERVICE_OPERATORS",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_TRACES_EXPORTER",
     "ORDER_SERVICE_SECRET_KEY",
 }
 
@@ -118,7 +124,7 @@ def test_an_image_is_pinned_by_its_version_or_built_here(file: str, name: str) -
         assert service["build"] == "."
         assert service["pull_policy"] == "build"
     else:
-        assert re.fullmatch(r"[a-z]+:\d+\.?\d*(\.\d+)?-[a-z]+", service["image"])
+        assert re.fullmatch(r"[a-z]+:\d+\.?\d*(\.\d+)?-[a-z]+|[a-z/]+:\d+\.\d+\.\d+", service["image"])
 
 
 @pytest.mark.parametrize("file", BOTH)
@@ -180,7 +186,7 @@ def test_the_servers_have_the_users_that_make_local_expects() -> None:
 
 
 def test_the_processes_are_those_of_make_local() -> None:
-    assert set(WHOLE) == {*SERVERS, *APPLICATION}
+    assert set(WHOLE) == {*SERVERS, *APPLICATION, TRACING}
     for name, arguments in PROCESSES.items():
         assert WHOLE[name]["command"] == ["python", *arguments], name
 
@@ -213,8 +219,9 @@ def test_every_variable_is_one_that_the_settings_read(name: str) -> None:
     approvers(environment)
     approval_settings(environment)
     page_settings(environment)
+    telemetry_settings(environment)
 
-    assert set(WHOLE[name]["environment"]) <= environment.asked
+    assert set(WHOLE[name]["environment"]) <= environment.asked | READ_BY_THE_SDK
 
 
 @pytest.mark.parametrize("name", APPLICATION)
@@ -234,12 +241,25 @@ def test_the_saga_waits_as_long_as_with_make_local() -> None:
     assert step_timeouts(environment) == step_timeouts({"RESTAURANT_TIMEOUT": RESTAURANT_TIMEOUT})
 
 
-def test_only_pages_are_published_and_only_on_this_machine() -> None:
+def test_spans_go_to_the_server_of_the_profile_once_they_are_asked_for() -> None:
+    environment = {key: filled_in(value) for key, value in WHOLE["order"]["environment"].items()}
+
+    assert not telemetry_settings(environment).on
+    assert telemetry_settings(environment | {"OTEL_TRACES_EXPORTER": "otlp"}).on
+    assert urlsplit(environment["OTEL_EXPORTER_OTLP_ENDPOINT"]).hostname == TRACING
+    assert WHOLE[TRACING]["profiles"] == ["tracing"]
+    asked = telemetry_settings(environment | {"OTEL_METRICS_EXPORTER": "prometheus"})
+    assert (asked.host, asked.port) == ("0.0.0.0", 9464)
+
+
+def test_only_pages_and_metrics_are_published_and_only_on_this_machine() -> None:
     published = {name: one["ports"] for name, one in WHOLE.items() if "ports" in one}
 
     assert {name: [filled_in(port) for port in ports] for name, ports in published.items()} == {
         **{web_name(service): [f"127.0.0.1:{port}:{port}"] for service, port in PORTS.items()},
         "docs": [f"127.0.0.1:{port}:{port}" for port in DOCS_PORTS.values()],
+        "order": [f"127.0.0.1::{telemetry_settings({}).port}"],
+        TRACING: ["127.0.0.1:16686:16686"],
     }
     for service, port in PORTS.items():
         assert VARIABLE.findall(published[web_name(service)][0]) == [(port_variable(service), str(port))]
@@ -296,7 +316,7 @@ def test_nothing_starts_before_what_it_needs() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [*SERVERS, *APPLICATION])
+@pytest.mark.parametrize("name", [*SERVERS, *APPLICATION, TRACING])
 def test_a_container_can_change_nothing_but_its_data(name: str) -> None:
     service = WHOLE[name]
 

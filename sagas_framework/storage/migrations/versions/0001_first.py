@@ -51,6 +51,7 @@ def upgrade() -> None:
         Column("stuck_for", String(255), nullable=True),
         Column("deadline", _moment, nullable=True),
         Column("late", Boolean, nullable=False),
+        Column("trace", JSON, nullable=True),
         UniqueConstraint("key", "saga", name="saga_instance_key"),
         postgresql_with={"fillfactor": 70},
     )
@@ -127,6 +128,7 @@ def upgrade() -> None:
         Column("became", String(16), nullable=False),
         Column("handled_at", _moment, nullable=True),
         Column("answer", Text, nullable=True),
+        Column("trace", JSON, nullable=True),
         UniqueConstraint("key", "saga", "said_id", name="saga_signal_said"),
         sqlite_autoincrement=True,
     )
@@ -172,6 +174,7 @@ def upgrade() -> None:
         Column("body", Text, nullable=False),
         Column("at", _moment, nullable=False),
         Column("sent_at", _moment, nullable=True),
+        Column("trace", JSON, nullable=True),
         sqlite_autoincrement=True,
     )
     _partial_index("saga_outbox_unsent", "saga_outbox", ["number"], "sent_at IS NULL")
@@ -190,6 +193,7 @@ def upgrade() -> None:
         Column("reason", Text, nullable=True),
         Column("received_at", _moment, nullable=False),
         Column("updated_at", _moment, nullable=False),
+        Column("trace", JSON, nullable=True),
     )
     _partial_index("saga_event_due", "saga_event", ["subscriber", "due_at", "number"], "due_at IS NOT NULL")
     _partial_index("saga_event_parked", "saga_event", ["updated_at"], "state = 'parked'")
