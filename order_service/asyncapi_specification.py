@@ -1,6 +1,5 @@
 """What this service says to others, as AsyncAPI: ``python -m order_service.asyncapi_specification``."""
 
-from app_common.messaging import order_service_messaging  # noqa: F401  # its events belong to the document
 from app_common.specifications import CONTACT, LICENSE
 from order_service.orchestrator import sagas, settings
 from sagas_framework.asyncapi import Specification
