@@ -264,7 +264,7 @@ def test_the_console_approves_nothing_in_anybodys_name(client: Client) -> None:
 
 
 def test_what_a_customer_writes_is_text(client: Client) -> None:
-    order_id = comes_to_wait(order(client, customer=HOSTILE, items=[HOSTILE, "\u202emilk"]))
+    order_id = comes_to_wait(order(client, customer=HOSTILE, items=[HOSTILE, "\u05d7\u05dc\u05d1"]))
 
     for path in ("/approvals", f"/processing/orders/{order_id}"):
         page = see(client, path)
