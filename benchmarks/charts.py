@@ -162,6 +162,8 @@ class Lines:
             drawn.append(
                 f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>' if line else ""
             )
+            if not name:  # there is only one
+                continue
             drawn.append(f'<rect x="{x:g}" y="17" width="12" height="12" fill="{colour}"/>')
             drawn.append(f'<text x="{x + 17:g}" y="28" fill="#222222">{escape(name)}</text>')
             x += 34 + 7.2 * len(name)

@@ -118,6 +118,19 @@ def memory(pids: Iterable[int]) -> Memory:
     return Memory(rss, pss)
 
 
+def held(pid: int) -> dict[str, int]:
+    """Threads, sockets and other open files of a process; none if it has ended."""
+    links, threads = [], 0
+    with suppress(OSError):
+        folder = _PROC / str(pid)
+        threads = len(list((folder / "task").iterdir()))
+        for entry in (folder / "fd").iterdir():
+            with suppress(OSError):
+                links.append(os.readlink(entry))
+    sockets = sum(link.startswith("socket:") for link in links)
+    return {"threads": threads, "sockets": sockets, "files": len(links) - sockets}
+
+
 def title(pid: int) -> str:
     """The process's command line, which some programs rewrite to say what they do; "" if it has ended."""
     try:

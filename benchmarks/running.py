@@ -104,8 +104,11 @@ class Place:
 
 
 @contextmanager
-def servers(*, own: bool) -> Iterator[Servers]:
+def servers(*, own: bool, settings: str = "") -> Iterator[Servers]:
     """The servers of this machine; or ones started for this, whose CPU nobody else can add to.
+
+    Args:
+        settings: further lines for the ``postgresql.conf`` of one that is started.
 
     Raises:
         Missing: there are none.
@@ -114,7 +117,7 @@ def servers(*, own: bool) -> Iterator[Servers]:
         yield Servers(PostgresServer(), RabbitmqServer())
         return
     with ExitStack() as stack:
-        postgres = OwnPostgres(settings=_SETTINGS)
+        postgres = OwnPostgres(settings=_SETTINGS + settings)
         stack.callback(postgres.close)
         rabbitmq = OwnRabbitmq()
         stack.callback(rabbitmq.close)

@@ -7,7 +7,6 @@ looked at, connections and dead rows of PostgreSQL, and the time that sagas take
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -171,7 +170,7 @@ def _look(running: Running, database: str) -> dict[str, Any]:
             roots_of[server] = sorted(processes.listeners(port))
     for group, roots in roots_of.items():
         members = processes.family(alive, roots)
-        held = [_held(pid) for pid in members]
+        held = [processes.held(pid) for pid in members]
         groups[group] = {
             "pss_mb": round(processes.memory(members).pss, 2),
             "processes": len(members),
@@ -196,19 +195,6 @@ def _look(running: Running, database: str) -> dict[str, Any]:
                         "vacuums": vacuums,
                     }
     return {"groups": groups, "connections": connections, "tables": tables}
-
-
-def _held(pid: int) -> dict[str, int]:
-    """Threads, sockets and other open files of a process; none if it has ended."""
-    links, threads = [], 0
-    with suppress(OSError):
-        folder = Path("/proc") / str(pid)
-        threads = len(list((folder / "task").iterdir()))
-        for entry in (folder / "fd").iterdir():
-            with suppress(OSError):
-                links.append(os.readlink(entry))
-    sockets = sum(link.startswith("socket:") for link in links)
-    return {"threads": threads, "sockets": sockets, "files": len(links) - sockets}
 
 
 # ---- telling --------------------------------------------------------------------------------------------
