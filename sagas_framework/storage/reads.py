@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+)
 
 from sagas_framework.core.events import Recorded
 from sagas_framework.core.instance import Cause, OutcomeKind, SagaInstance, Status
@@ -64,15 +75,7 @@ def read_page(connection: Connection, wanted: Filter) -> Page:
     """
     if wanted.limit < 1:
         raise SagasError(f"A page of {wanted.limit} sagas is none. Ask for at least 1.")
-    phases = _phases(wanted)
-    phase, last = _place(wanted.after)
-    found: list[tuple[int, str]] = []
-    while phase < len(phases) and len(found) <= wanted.limit:
-        wants = wanted.limit + 1 - len(found)
-        ids = [id_ for status in phases[phase] for id_ in _ids(connection, wanted, status, last, wants)]
-        ids.sort(reverse=not wanted.open_only)
-        found += [(phase, id_) for id_ in ids[:wants]]
-        phase, last = phase + 1, None
+    found = _first(connection, wanted, *_place(wanted.after))
     shown = found[: wanted.limit]
     query = select(saga_instance).where(saga_instance.c.id.in_([id_ for _, id_ in shown]))
     rows = {row.id: row for row in connection.execute(query)} if shown else {}
@@ -111,16 +114,34 @@ def _place(after: str | None) -> tuple[int, str | None]:
     return int(phase), saga_id
 
 
-def _ids(
-    connection: Connection, wanted: Filter, status: Status, last: str | None, limit: int
-) -> Sequence[str]:
-    """The first ids that fit and come after `last`, of one status: these stand together in an index."""
+def _first(connection: Connection, wanted: Filter, phase: int, last: str | None) -> list[tuple[int, str]]:
+    """`(phase, id)` of the first instances that come after this one, and of one more.
+
+    Those of one status stand together in an index, so each status is looked through by itself; and in one
+    statement, or an instance that goes from one status to another meanwhile would be in neither.
+    """
+    parts = [
+        select(_of_status(wanted, status, number, last if number == phase else None).subquery())
+        for number, statuses in enumerate(_phases(wanted))
+        if number >= phase
+        for status in statuses
+    ]
+    if not parts:
+        return []
+    found = [(number, id_) for number, id_ in connection.execute(union_all(*parts))]
+    found.sort(key=lambda one: one[1], reverse=not wanted.open_only)
+    found.sort(key=lambda one: one[0])
+    return found[: wanted.limit + 1]
+
+
+def _of_status(wanted: Filter, status: Status, phase: int, last: str | None) -> Select[Any]:
     ids = saga_instance.c.id
-    query = _fitting(select(ids), wanted).where(saga_instance.c.status == status.value)
+    query = _fitting(select(literal_column(str(phase)).label("phase"), ids), wanted)
+    query = query.where(saga_instance.c.status == status.value)
     if last is not None:
         query = query.where(ids > last if wanted.open_only else ids < last)
     by_id = ids.asc() if wanted.open_only else ids.desc()
-    return connection.scalars(query.order_by(by_id).limit(limit)).all()
+    return query.order_by(by_id).limit(wanted.limit + 1)
 
 
 def _fitting(query: Select[Any], wanted: Filter) -> Select[Any]:

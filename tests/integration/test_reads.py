@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from sagas_framework import Filter, Outcome, OutcomeKind, SagaInstance, SagasError, Status
 from sagas_framework.core.events import Recorded
@@ -87,6 +87,30 @@ def becomes(there: InSql, *instances: SagaInstance) -> None:
     """They move on, as an orchestrator writes it."""
     with SqlStore(there.engine).transaction() as tx:
         tx.write(instances, [])
+
+
+# ---- while others write -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(RUNNING, COMPLETED), (PARKED, COMPENSATED), (PARKED, RUNNING), (RUNNING, PARKED)]
+)
+def test_an_instance_that_moves_on_while_it_is_looked_for_is_found(
+    there: InSql, before: Status, after: Status
+) -> None:
+    instance = made(1, before, key="order-1")
+    there.seed(instance)
+    moves = iter([instance])
+
+    def move(*_: object) -> None:
+        for moved in moves:
+            becomes(there, replace(moved, status=after))
+
+    event.listen(there.engine, "after_cursor_execute", move)
+    try:
+        assert ids(there, key="order-1") == [instance.id]
+    finally:
+        event.remove(there.engine, "after_cursor_execute", move)
 
 
 # ---- order ------------------------------------------------------------------------------------------
