@@ -1,4 +1,4 @@
-"""What the tests of the pages share."""
+"""What the tests of the application share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from app_common.running import SERVICES
 from tests.acceptance.application import Application, demo
-from tests.servers import Missing, skip_or_fail
+from tests.servers import Missing, PostgresServer, skip_or_fail
 from tools.browser import NoBrowser, browser
 
 
@@ -29,3 +30,12 @@ def chromium() -> Iterator[Browser]:
             yield launched
     except NoBrowser as missing:
         skip_or_fail(Missing(str(missing)))
+
+
+@pytest.fixture(scope="module")
+def databases(postgres_server: PostgresServer | Missing) -> Iterator[str]:
+    """The address of databases that do not exist yet, with ``{service}`` in it; dropped afterwards."""
+    if isinstance(postgres_server, Missing):
+        skip_or_fail(postgres_server)
+    with postgres_server.not_made_yet(SERVICES) as template:
+        yield template

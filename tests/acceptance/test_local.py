@@ -28,7 +28,7 @@ from tests.acceptance.endings import (
     assert_rows_agree,
     assert_rows_are_settled,
 )
-from tests.servers import Missing, PostgresServer, RedisServer, skip_or_fail, wait_until
+from tests.servers import Missing, RedisServer, skip_or_fail, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,6 @@ def result_backend(redis_server: RedisServer | Missing) -> Iterator[str]:
             yield url
     except Missing as missing:
         skip_or_fail(missing)
-
-
-@pytest.fixture(scope="module")
-def databases(postgres_server: PostgresServer | Missing) -> Iterator[str]:
-    """The address of databases that do not exist yet, with ``{service}`` in it; dropped afterwards."""
-    if isinstance(postgres_server, Missing):
-        skip_or_fail(postgres_server)
-    with postgres_server.not_made_yet(SERVICES) as template:
-        yield template
 
 
 @pytest.fixture(scope="module")
