@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
+
 import pytest
 
-from app_common.settings import PageSettings, SettingError, docs_ports, page_settings, service_settings
+from app_common.settings import (
+    ApprovalSettings,
+    PageSettings,
+    SettingError,
+    approval_settings,
+    docs_ports,
+    page_settings,
+    service_settings,
+)
 
 
 @pytest.mark.parametrize("none", [{}, {"ORDER_SERVICE_OPERATORS": ""}, {"ORDER_SERVICE_OPERATORS": " , "}])
@@ -66,3 +77,22 @@ def test_commands_are_handled_one_by_one_unless_a_batch_is_named(value: str, bat
 def test_a_batch_of_a_size_that_cannot_be_is_told_by_its_variable(wrong: str) -> None:
     with pytest.raises(SettingError, match=r"COMMAND_BATCH is .* Write it like this: COMMAND_BATCH=200"):
         service_settings("restaurant_service", {"COMMAND_BATCH": wrong})
+
+
+def test_an_order_of_a_thousand_needs_an_approval_within_a_day_unless_told_otherwise() -> None:
+    told = {"APPROVAL_THRESHOLD": "49.5", "APPROVAL_DEADLINE": "0.5"}
+
+    assert approval_settings({}) == ApprovalSettings(Decimal("1000.00"), timedelta(hours=24))
+    assert approval_settings(told) == ApprovalSettings(Decimal("49.50"), timedelta(seconds=0.5))
+
+
+@pytest.mark.parametrize("wrong", ["much", "-1", "1.001", "1e3", "NaN", "\u0661", "12345678901"])
+def test_a_threshold_that_is_no_amount_is_told_by_its_variable(wrong: str) -> None:
+    with pytest.raises(SettingError, match=r"APPROVAL_THRESHOLD is .*not an amount.*=1000\.00"):
+        approval_settings({"APPROVAL_THRESHOLD": wrong})
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "a day", "nan", "inf"])
+def test_a_deadline_that_is_no_time_is_told_by_its_variable(wrong: str) -> None:
+    with pytest.raises(SettingError, match=r"APPROVAL_DEADLINE is .*, not a number of seconds.*=86400"):
+        approval_settings({"APPROVAL_DEADLINE": wrong})
