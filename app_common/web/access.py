@@ -72,10 +72,10 @@ class Access:
         try:
             at, encoded, seal = request.cookies.get(self._cookie, "").split(".")
             name = base64.urlsafe_b64decode(encoded.encode()).decode()
-            made = int(at)
+            since = int(self._now()) - int(at)  # no float holds every number
         except ValueError:
             return None
-        if not 0 <= self._now() - made <= LASTS:
+        if not 0 <= since <= LASTS:
             return None
         return name if self._people.sealed(seal, name, self._service, "login", at) else None
 
@@ -162,7 +162,15 @@ class Access:
         return response
 
     def log_out(self) -> BaseResponse:
-        """Take the cookie back."""
+        """Take the cookie back.
+
+        Raises:
+            Refusal: the form comes from another site's page.
+        """
+        if (origin := foreign_origin()) is not None:
+            raise Refusal(
+                403, f"This logout comes from a page of another origin ({origin})", "Log out on our own page"
+            )
         response = redirect(url_for(self._home), 303)
         response.delete_cookie(self._cookie, path=request.script_root or "/")
         return response

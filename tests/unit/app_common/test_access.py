@@ -135,11 +135,15 @@ def test_a_form_of_one_person_is_not_good_for_another(client: Any) -> None:
         {"Origin": "null"},
     ],
 )
-def test_a_page_of_another_origin_neither_acts_nor_logs_in(client: Any, headers: dict[str, str]) -> None:
+def test_a_page_of_another_origin_neither_acts_nor_logs_in_or_out(
+    client: Any, headers: dict[str, str]
+) -> None:
     token = log_in(client)
 
     assert client.post("/who", data={"csrf": token}, headers=headers).status_code == 403
     assert client.post("/login", data={"token": ANN}, headers=headers).status_code == 403
+    assert client.post("/logout", headers=headers).status_code == 403
+    assert client.get("/person").text == "ann"
 
 
 def test_a_login_lasts_twelve_hours(client: Any, clock: Clock) -> None:
@@ -191,6 +195,7 @@ def test_logging_out_takes_the_cookie_back(client: Any) -> None:
         "-1.YW5u.0",
         "1.\u00e4.0",
         "1.====.0",
+        f"{'9' * 400}.YW5u.0",
     ],
 )
 def test_a_cookie_that_is_none_of_ours_says_nobody(client: Any, cookie: str) -> None:
