@@ -188,8 +188,7 @@ def shown(order: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
 def decided_lately() -> list[Decision]:
     """What was decided, and what expired: the newest first."""
-    said = sagas.signals(_SAGA, limit=LATELY)
-    made = [_decision(row) for row in said if row.became is Became.TAKEN]
+    made = [_decision(row) for row in sagas.signals(_SAGA, taken_only=True, limit=LATELY)]
     expired = sagas.list(Filter(saga=_SAGA, outcome=OutcomeKind.EXPIRED, parked_first=False, limit=LATELY))
     made += [
         Decision(saga.key, "expired, undone", None, saga.ended_at)

@@ -592,15 +592,24 @@ class Sagas:
             time.sleep(every)
 
     def signals(
-        self, saga: str | None = None, *, key: str | None = None, kept_only: bool = False, limit: int = 50
+        self,
+        saga: str | None = None,
+        *,
+        key: str | None = None,
+        kept_only: bool = False,
+        taken_only: bool = False,
+        limit: int = 50,
     ) -> Sequence[SignalRow]:
         """Signals and what became of them, newest first; of one saga, and of one key, if given.
 
         Args:
             kept_only: those that nobody has taken and that are not too late.
+            taken_only: those that a saga has taken.
         """
         with reading(self.engine) as connection:
-            return read_signals(connection, saga=saga, key=key, kept_only=kept_only, limit=limit)
+            return read_signals(
+                connection, saga=saga, key=key, kept_only=kept_only, taken_only=taken_only, limit=limit
+            )
 
     def _whose(
         self, connection: Connection, saga: SagaRun | type[Saga[Any]] | str, key: str | None

@@ -140,6 +140,7 @@ def read_signals(
     saga: str | None = None,
     key: str | None = None,
     kept_only: bool = False,
+    taken_only: bool = False,
     but_taken: bool = False,
     limit: int = 50,
 ) -> list[SignalRow]:
@@ -147,6 +148,7 @@ def read_signals(
 
     Args:
         kept_only: those that nobody has taken and that are not too late.
+        taken_only: those that a saga has taken.
         but_taken: those that nobody has taken.
     """
     table = saga_signal.c
@@ -157,6 +159,8 @@ def read_signals(
         query = query.where(table.saga == saga)
     if kept_only:
         query = query.where(table.became.in_(_KEPT))
+    if taken_only:
+        query = query.where(table.became == Became.TAKEN.value)
     if but_taken:
         query = query.where(table.became != Became.TAKEN.value)
     return [signal_row(row) for row in connection.execute(query)]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from order_service import processing
+from order_service.approvals import LATELY
 from order_service.orchestrator import sagas
 from sagas_framework import SagaInstance
 from sagas_framework.core.events import ReplyReceived, Result
@@ -203,6 +204,23 @@ def test_after_the_deadline_it_is_too_late(client: Client, monkeypatch: pytest.M
     assert answer.status_code == 303
     assert "Too late:" in see(client, answer.headers["Location"])
     assert saga_of(order_id).state["approver"] is None
+
+
+def test_clicks_that_came_too_late_do_not_hide_what_was_decided(client: Client) -> None:
+    rejected = comes_to_wait(order(client))
+    log_in(client)
+    page = see(client, "/approvals")
+    click(client, rejected, "false", page)
+    orchestrator().take_signals()
+    cancelled = order(client)
+    sagas.cancel("process_order", key=cancelled, by="ann", reason="the customer called")
+    orchestrator().obey_acts()
+    for _ in range(LATELY):
+        click(client, cancelled, "true", page)
+
+    lately = see(client, "/approvals").partition("Decided lately")[2]
+
+    assert rejected in lately
 
 
 @pytest.mark.parametrize("approved", ["", "maybe", "True"])
