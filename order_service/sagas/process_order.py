@@ -145,11 +145,14 @@ def tell_why(state: ProcessOrderState, session: Session, why: Outcome) -> None:
         state.told = True
 
 
-def tell_refunded(state: ProcessOrderState, session: Session, why: Outcome) -> None:
-    """What was charged was given back by now."""
+def tell_refunding(state: ProcessOrderState, session: Session, why: Outcome) -> None:
+    """Tell that what was charged is given back.
+
+    Not that it was: a refund that is parked does not hold up the steps before it, and this is one.
+    """
     tell_why(state, session, why)
     if state.charge_id is not None:
-        _tell(state, session, "Payment refunded")
+        _tell(state, session, "Payment is being refunded")
 
 
 # ---- approval -------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         deadline=approve_by,
         when=needs_approval,
     )
-    approve_order = step.local(tell_approved, compensation=tell_refunded)
+    approve_order = step.local(tell_approved, compensation=tell_refunding)
     charge = step.command(
         accounting.Charge,
         charge_customer,

@@ -330,7 +330,19 @@ def test_an_order_that_cannot_be_shipped_has_failed(client: Client, office: Back
         "step": "ship_order",
     }
     assert "order_result" not in order
-    assert told(order_id)[-1] == "Payment refunded"
+    assert told(order_id)[-1] == "Payment is being refunded"
+
+
+def test_a_refund_that_needs_a_person_is_not_told_to_be_done(client: Client, office: BackOffice) -> None:
+    office.refusals["delivery_service.ship_order"] = ShippingDeactivated("deactivated for maintenance")
+    office.refusals["accounting_service.refund"] = PaymentDeclined("the provider is closed")
+    order_id = taken(client, CHEAP)
+    office.turn()
+
+    order = look(client, order_id)
+
+    assert order["status"] == "SUSPENDED"
+    assert told(order_id)[-1] == "Payment is being refunded"
 
 
 def test_an_order_that_was_called_off_is_terminated(client: Client, office: BackOffice) -> None:

@@ -32,7 +32,7 @@ WAITING: Final = "Waiting for approval since order >= 1000.00. Deadline = 2026-0
 APPROVED: Final = "Order was approved by Chris."
 PAID: Final = "Payment was processed successfully"
 SHIPPED: Final = "Order submitted for shipping"
-REFUNDED: Final = "Payment refunded"
+REFUNDED: Final = "Payment is being refunded"
 
 
 def an_order(total: str) -> ProcessOrderState:
