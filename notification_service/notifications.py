@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -88,11 +88,6 @@ def page(
     found = session.scalars(query).all()
     shown = found[:limit]
     return Page(shown, _key(shown[-1]) if len(found) > limit else None)
-
-
-def newest(session: Session) -> int:
-    """A number that changes with every notification that is kept; 0 if there is none."""
-    return session.scalar(select(func.max(Notification.id))) or 0
 
 
 def line(notification: Notification) -> str:

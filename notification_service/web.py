@@ -42,16 +42,16 @@ def show() -> Response:
     chosen: dict[str, Any] = {"audience": audience and audience.value, "order": order}
     kind = request.accept_mimetypes.best_match(_KINDS, default=_KINDS[0]) or _KINDS[0]
     with reading(subscriber.engine) as connection, Session(connection) as session:
-        # Nothing that is kept ever changes, so who has this page needs no other until more is kept.
-        tag = hashlib.sha256(
-            repr((request.full_path, request.script_root, kind, notifications.newest(session))).encode()
-        ).hexdigest()[:32]
-        if request.if_none_match.contains_weak(tag):
-            return _tagged(Response(status=304), tag)
         try:
             found = notifications.page(session, audience=audience, order=order, before=before)
         except ValueError as error:
             raise Refusal(400, f"before={error}", "Follow the link to older notifications") from None
+        # Nothing that is kept ever changes, so those that are on a page tell it apart. The highest number of
+        # all would not: of two workers the one that got the lower number may commit later.
+        shown = (request.full_path, request.script_root, kind, [one.id for one in found.notifications])
+        tag = hashlib.sha256(repr((*shown, found.older)).encode()).hexdigest()[:32]
+        if request.if_none_match.contains_weak(tag):
+            return _tagged(Response(status=304), tag)
         older = found.older and url_for(str(request.endpoint), before=found.older, **chosen)
         return _tagged(_answer(kind, found.notifications, chosen, before, older), tag)
 

@@ -271,6 +271,18 @@ def test_who_has_the_page_already_gets_304_until_more_is_told(
     assert "Accept" in changed.headers["Vary"]
 
 
+# SQLite writes one at a time, so there the numbers are given in the order of the commits.
+@pytest.mark.parametrize("kept", ["postgres_url"], indirect=True)
+def test_what_is_committed_after_one_with_a_higher_number_is_shown(kept: Subscriber, client: Any) -> None:
+    with session_of(kept) as slow:
+        keep(slow, "event-1", "slow", NOON, order_id=RILEY)
+        slow.flush()  # it has its number
+        tell(kept, "event-2", "quick")
+        known = {"If-None-Match": client.get("/").headers["ETag"]}
+
+    assert client.get("/", headers=known).status_code == 200
+
+
 def test_forms_of_the_page_change_nothing(client: Any) -> None:
     assert client.post("/", data={"message": "x"}).status_code == 405
     assert client.post("/notifications", json={"message": "x"}).status_code == 405
