@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -269,12 +269,17 @@ def _approval(saga: SagaInstance) -> dict[str, Any] | None:
     if not state.needs_approval:
         return None
     record = saga.steps.get("approval")
-    deadline = (record and record.deadline) or state.approve_by
     return {
-        "deadline": deadline.isoformat(),
+        "deadline": _deadline(saga, state).isoformat(),
         "waiting": record is not None and record.phase == "waiting",
         "approver": state.approver,
     }
+
+
+def _deadline(saga: SagaInstance, state: ProcessOrderState) -> datetime:
+    """When an approval comes too late: as somebody has moved it, or as it was taken."""
+    record = saga.steps.get("approval")
+    return (record and record.deadline) or state.approve_by
 
 
 def _details(order: ProcessingOrder) -> dict[str, Any]:
@@ -364,6 +369,9 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
         if said is not None and said.said_id != said_id:
             word = "approved" if said.payload["approved"] else "rejected"
             raise DecidedAlready(order_id, f"{said.payload['approver']} has {word} it")
+        if said is None and not saga.status.ended and sagas.clock() > (deadline := _deadline(saga, state)):
+            # No orchestrator has looked at the clock yet; the deadline counts all the same.
+            raise DecidedAlready(order_id, f"its deadline has passed, {deadline.astimezone(UTC).isoformat()}")
         stored = sagas.signal(
             ProcessOrderSaga,
             approval,

@@ -611,6 +611,25 @@ def test_a_decision_after_the_deadline_is_too_late(
     assert told(order_id)[-1] == "Approval deadline expired."
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_decision_after_the_deadline_is_too_late_also_while_no_orchestrator_is_there(
+    client: Client, office: BackOffice, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    monkeypatch.setattr(processing, "ANSWERED_WITHIN", timedelta(0))
+    in_time, late = taken(client), taken(client)
+    if asks:
+        office.turn()
+    first = approve(client, in_time, key="k")
+    now = sagas.clock()
+    monkeypatch.setattr(sagas, "clock", lambda: now + timedelta(hours=25))
+
+    again, refused = approve(client, in_time, key="k"), approve(client, late)
+
+    assert (first.status_code, again.status_code, again.json) == (202, 202, first.json)
+    assert refused.status_code == 409
+    assert "its deadline has passed" in refused.json["error"]
+
+
 def test_a_decision_that_is_repeated_with_its_key_has_the_same_answer(
     client: Client, office: BackOffice
 ) -> None:
