@@ -105,9 +105,9 @@ def withdraw(program: Program, **asked: Any) -> None:
 
 
 @click.command()
-@click.argument("step", required=False)
 @click.option("--until", required=True, metavar="MOMENT", help="ISO 8601, like 2026-03-02T18:00+01:00.")
 @_shared(step=False)
+@click.argument("step", required=False)
 def reschedule(program: Program, step: str | None, until: str, **asked: Any) -> None:
     """Move the moment until which STEP waits; without STEP, the saga's own deadline.
 

@@ -1,16 +1,19 @@
-"""``saga signal`` and ``saga signals``, on a service whose sagas wait."""
+"""``saga signal``, ``saga signals`` and ``saga reschedule``, on a service whose sagas wait."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import shlex
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sagas_framework import Sagas
 from sagas_framework.cli import signalling
-from tests.unit.cli.shop import say
+from tests.unit.cli.shop import orchestrator_of, say
 
 WORKER = """
 from datetime import timedelta
@@ -28,13 +31,23 @@ def take(order, approval):
 
 step = Steps(Order)
 
-class Approved(Saga[Order], name="approved", version=1):
+class Approved(Saga[Order], name="approved", version=1, deadline=timedelta(days=2)):
     approve = step.wait(on(Approval, take), deadline=timedelta(hours=24))
     done = step.local(lambda order, session: None)
 
 sagas = Sagas("signalled", "sqlite:///signalled.sqlite3", sagas=[Approved], reply_queue=Queue("r"))
 app = orchestrator_app(sagas, broker="amqp://guest:guest@127.0.0.1:1//")
 """
+
+
+def waiting(key: str) -> Sagas:
+    """The service, with a saga of that key that waits for its approval."""
+    module = importlib.import_module("signalled_worker")
+    sagas: Sagas = module.sagas
+    with sagas.engine.begin() as connection:
+        sagas.start(module.Approved, module.Order(), key=key, session=connection)
+    orchestrator_of(sagas).fire_timers({})
+    return sagas
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +92,20 @@ def test_a_bad_signal_is_told_what_is_wrong_and_not_stored(arguments: tuple[str,
     assert said.exit_code != 0
     assert told in " ".join(said.output.split())
     assert "No signals." in say("-A", "signalled_worker", "signals").stdout
+
+
+@pytest.mark.parametrize("step", [("approve",), ()])
+def test_the_command_that_a_waiting_saga_is_shown_with_moves_its_deadline(step: tuple[str, ...]) -> None:
+    sagas = waiting("order-1")
+    shown = say("-A", "signalled_worker", "show", "order-1").stdout
+    words = ["saga", "-A", "signalled_worker", "reschedule", "order-1", *step, "--until", "MOMENT"]
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+
+    asked = [word.replace("MOMENT", until.isoformat()) for word in words[1:]]
+    said = say(*asked, "--reason", "ann is on holiday", "--by", "jo", "--no-wait")
+    orchestrator_of(sagas).obey_acts()
+
+    assert f"{shlex.join(words)} --reason '...'" in shown
+    assert said.exit_code == 0, said.output
+    (instance,) = sagas.find("order-1")
+    assert (instance.steps["approve"].deadline if step else instance.deadline) == until
