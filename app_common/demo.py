@@ -145,7 +145,7 @@ def _tell(folder: Path, ports: Mapping[str, int]) -> None:
         f"Stock: http://{HOST}:{ports['inventory_service']}/   "
         f"Shipping: http://{HOST}:{ports['delivery_service']}/\n"
         f"Tokens for changing those two, as name:token: {os.environ[OPERATOR_TOKENS]}\n"
-        f"Tokens for approving orders: {os.environ[APPROVER_TOKENS]}\n"
+        f"Tokens for approving orders, in the same form: {os.environ[APPROVER_TOKENS]}\n"
         f"Databases and log: {folder}\n"
         "In another terminal, from here:\n"
         f"  {DATABASE_VARIABLE}={database} {saga} -A {ORCHESTRATOR}.worker list\n"
