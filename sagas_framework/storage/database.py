@@ -48,6 +48,15 @@ class Database:
             return self
         return Database(self.service, self.url, self.migrations, poolclass=NullPool, connect_args=_SOON)
 
+    @cached_property
+    def apart(self) -> Database:
+        """The same database by connections that nobody keeps: neither a pool nor a process that is forked.
+
+        Raises:
+            ConfigurationError: the address cannot be read.
+        """
+        return Database(self.service, self.url, self.migrations, poolclass=NullPool)
+
     def upgrade(self) -> list[str]:
         """Bring both schemas to this release; the migrations that ran."""
         ran = upgrade(self.engine)

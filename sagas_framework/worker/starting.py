@@ -51,12 +51,15 @@ class Away(Exception):
 
 def database_need(database: Database) -> Need:
     """The service's database, at this release's schema."""
+    # A pool that is forked next must not inherit a connection. And the service's engine may be in use: what
+    # the same worker began before, such as its subscriber, would have its connections taken from the pool.
+    apart = database.apart
 
     def attempt() -> None:
         try:
-            with reading(database.engine) as connection:
+            with reading(apart.engine) as connection:
                 connection.execute(text("SELECT 1"))
-            database.check()
+            apart.check()
         except DBAPIError as error:
             if is_refused(error):
                 raise ConfigurationError(
@@ -68,9 +71,6 @@ def database_need(database: Database) -> Need:
             raise
         except StoreUnavailable as error:
             raise Away(str(error)) from None
-        finally:
-            # A pool that is forked next must not inherit the connection.
-            database.engine.dispose()
 
     return Need(f"the database {database}", attempt)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -48,12 +47,6 @@ from sagas_framework.transport.envelope import WireMessage
 from sagas_framework.worker.batches import check_queue
 from tests.integration.tracing import Seen, Traces, traced
 from tests.servers import wait_until
-
-# On a busy machine a worker that stops in this process now and then leaves a connection to PostgreSQL behind,
-# traced or not. It is told of here, where `close` has it found, and not in whatever test comes next.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in.*BaseConnection:pytest.PytestUnraisableExceptionWarning"
-)
 
 stock = Service("stock")
 
@@ -189,7 +182,6 @@ class Shop:
     def close(self) -> None:
         self.sagas.engine.dispose()
         self.participant.engine.dispose()
-        gc.collect()
 
 
 @pytest.fixture

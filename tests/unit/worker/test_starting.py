@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
+from sqlalchemy import QueuePool
 
 from sagas_framework import ConfigurationError, DefinitionError
 from sagas_framework.storage.database import Database
@@ -134,6 +135,25 @@ def test_an_old_schema_is_told_with_the_command_that_mends_it(tmp_path: object) 
 
     with pytest.raises(ConfigurationError, match=r"Run: saga -A order_service\.worker db upgrade"):
         need.attempt()
+
+
+def test_looking_for_the_database_neither_keeps_a_connection_nor_takes_those_in_use(tmp_path: object) -> None:
+    database = Database("order_service", f"sqlite:///{tmp_path}/orders.sqlite", poolclass=QueuePool)
+    database.upgrade()
+    need = database_need(database)
+
+    with database.engine.connect():
+        need.attempt()
+
+    # What another part of the worker had in hand went back to the pool that it came from.
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 1
+    database.engine.dispose()
+    need.attempt()
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 0
 
 
 def test_a_start_that_was_given_up_does_not_happen_later() -> None:
