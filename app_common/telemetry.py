@@ -15,6 +15,7 @@ Off unless one of these names an exporter. What else the SDK knows it reads itse
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from flask import Flask, Response, g, request
 
 from app_common.settings import SettingError
 from sagas_framework import enable_telemetry
+
+logger = logging.getLogger(__name__)
 
 NONE: Final = "none"
 OTLP: Final = "otlp"
@@ -137,7 +140,6 @@ def _meters(settings: TelemetrySettings, resource: Any, *, orchestrator: bool) -
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
         from prometheus_client import start_http_server
 
-        provider = MeterProvider([PrometheusMetricReader()], resource=resource)
         try:
             start_http_server(settings.port, settings.host)
         except OSError as error:
@@ -146,16 +148,24 @@ def _meters(settings: TelemetrySettings, resource: Any, *, orchestrator: bool) -
                 f"is {settings.port}, where Prometheus cannot ask ({error.strerror})",
                 str(settings.port + 1),
             ) from None
-        return provider
+        return MeterProvider([PrometheusMetricReader()], resource=resource)
     return NoOpMeterProvider()
 
 
 def trace_worker(app: Celery, *, orchestrator: bool = False) -> None:
-    """Have workers of this app set it up when they begin, before their pool forks; `saga` does not."""
+    """Have workers of this app set it up when they begin, before their pool forks; `saga` does not.
+
+    Raises:
+        SettingError: a variable has a wrong value.
+    """
+    telemetry_settings()  # Celery would only log what is raised when the worker begins
 
     def begin(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is app:
-            set_up(str(app.main), orchestrator=orchestrator)
+            try:
+                set_up(str(app.main), orchestrator=orchestrator)
+            except SettingError as error:  # a port that is taken holds up no order
+                logger.error("nothing is traced, nor measured: %s", error)
 
     def end(**_: Any) -> None:  # a pool's process ends without what Python does at an exit
         for provider in _providers:

@@ -48,7 +48,8 @@ class RowGauges:
 
     def _read(self) -> Figures:
         now = self._sagas.clock()
-        with reading(self._sagas.engine) as connection:
+        # Whoever asks waits meanwhile, and so do the others.
+        with reading(self._sagas.database.impatient.engine) as connection:
             counted = count_by_outcome(connection)
             due = oldest_due(connection, self._sagas.definitions.known())
             aside = count_quarantined(connection)
