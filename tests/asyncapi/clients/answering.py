@@ -13,7 +13,7 @@ import sys
 from operator import attrgetter
 from typing import Any
 
-from tests.asyncapi.clients.celery_wire import CeleryWire, answering
+from tests.asyncapi.clients.celery_wire import CeleryWire, answering, hear_no_events
 
 
 async def answer(package: str, broker: str, rules: list[dict[str, Any]]) -> dict[str, Any]:
@@ -44,6 +44,7 @@ async def answer(package: str, broker: str, rules: list[dict[str, Any]]) -> dict
 
     for operation in {rule["operation"]: None for rule in rules}:
         serve(operation, [rule for rule in rules if rule["operation"] == operation])
+    hear_no_events(application.consumer)
     await application.start()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)

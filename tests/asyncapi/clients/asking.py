@@ -13,7 +13,7 @@ import sys
 from operator import attrgetter
 from typing import Any
 
-from tests.asyncapi.clients.celery_wire import CeleryWire
+from tests.asyncapi.clients.celery_wire import CeleryWire, hear_no_events
 
 WITHIN = 30.0
 """Seconds for an answer."""
@@ -33,6 +33,7 @@ async def ask(package: str, broker: str, questions: list[dict[str, Any]]) -> dic
     classes = importlib.import_module(f"{package}.messages.json")
     wire = CeleryWire(broker)
     client = generated.Application(wire)
+    hear_no_events(client.consumer)
     await client.start()
     answers = []
     for question in questions:

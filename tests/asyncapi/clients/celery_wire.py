@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import amqp
 from asyncapi_python.kernel.document import Channel, Message
+from asyncapi_python.kernel.endpoint import Subscriber
 from asyncapi_python.kernel.typing import IncomingMessage
 from asyncapi_python.kernel.typing import Message as Outgoing
 from asyncapi_python.kernel.wire import AbstractWireFactory, EndpointParams
@@ -109,6 +110,19 @@ class CeleryWire(AbstractWireFactory[Outgoing, IncomingMessage]):
         )
         connection.connect()
         return connection
+
+
+def hear_no_events(router: object) -> None:
+    """Give every event that the service tells a handler: a generated application starts with no fewer."""
+
+    async def ignore(event: Any) -> None:
+        pass
+
+    for part in vars(router).values():
+        if isinstance(part, Subscriber):
+            part(ignore)
+        elif type(part).__module__ == type(router).__module__:
+            hear_no_events(part)
 
 
 class _Reader:
