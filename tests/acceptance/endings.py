@@ -154,6 +154,19 @@ ENDINGS: Final = (
 RANDOM: Final = "/run-random-saga"
 PARKS: Final = "/run-saga-that-needs-a-person"
 PATHS: Final = (*(ending.path for ending in ENDINGS), RANDOM, PARKS)
+"""The launches of `create_order`."""
+
+OF_ITEMS: Final = {
+    "/run-order-that-needs-no-approval": "completed",
+    "/run-order-that-is-approved-early": "completed",
+    "/run-order-to-approve": "waits",
+    "/run-order-to-reject": "the same; *reject* it",
+    "/run-order-that-nobody-approves": "compensated",
+    "/run-order-for-what-is-out-of-stock": "compensated",
+    "/run-order-with-a-refused-payment": "compensated",
+    "/run-order-while-shipping-is-in-maintenance": "compensated",
+}
+"""The launches of `process_order`, and how their endings are told: `test_processing` sees them end."""
 
 
 def assert_ended_as_meant(saga: Any, ending: Ending) -> None:

@@ -18,7 +18,7 @@ from app_common.magic import (
 )
 from app_common.settings import page_ports
 from order_service.sagas.create_order import CreateOrderSaga
-from tests.acceptance.endings import ENDINGS, PARKS, PATHS, RANDOM
+from tests.acceptance.endings import ENDINGS, OF_ITEMS, PARKS, PATHS, RANDOM
 from tests.docs.pages import blocks
 from tests.docs.terminals import commands, fits
 
@@ -36,11 +36,13 @@ def rows() -> dict[str, str]:
 def test_every_launch_is_listed_with_its_ending() -> None:
     listed = {path.strip("`"): ending for path, ending in rows().items() if path.startswith("`/run-")}
 
-    assert set(listed) == set(PATHS)
+    assert set(listed) == {*PATHS, *OF_ITEMS}
     assert listed[RANDOM].startswith("either")
     assert listed[PARKS].startswith("parked")
     for ending in ENDINGS:
         assert listed[ending.path].startswith(ending.status), ending.path
+    for path, told in OF_ITEMS.items():
+        assert listed[path].startswith(told), path
 
 
 def test_every_magic_number_and_every_dish_is_listed() -> None:
