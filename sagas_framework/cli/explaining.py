@@ -64,7 +64,11 @@ def stuck(program: Program, waiting: timedelta) -> None:
 
 def _print(screen: Screen, program: Program, groups: Sequence[StuckView], waiting: timedelta) -> None:
     if not groups:
-        screen.line(f"No saga needs a person, and none has waited for longer than {in_words(waiting)}.")
+        screen.line(
+            f"Nothing is stuck: no saga is parked, and none has waited for a service for longer than "
+            f"{in_words(waiting)}. One that waits for a signal or a moment is not stuck; "
+            f"`saga -A {program.name} list --open` has it, too."
+        )
     for number, group in enumerate(groups):
         if number:
             screen.line()
