@@ -30,7 +30,7 @@ from sagas_framework.core.events import (
 from sagas_framework.core.ids import Kind
 from sagas_framework.core.inbox import Stored
 from sagas_framework.core.instance import OutcomeKind, Phase, SagaInstance, StepRecord
-from sagas_framework.telemetry import NOWHERE, Carrier, Telemetry, active, nanoseconds
+from sagas_framework.telemetry import NOWHERE, Carrier, Telemetry, active, carried_by, nanoseconds
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span
@@ -359,6 +359,12 @@ def said(name: str, attributes: Mapping[str, Any]) -> Carrier:
     span = telemetry.span(name, "PRODUCER", None, attributes)
     span.end()
     return telemetry.carrier(span)
+
+
+def told_by(headers: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Around what a message from elsewhere has us say: it is said below its sender's context."""
+    telemetry = active()
+    return nullcontext() if telemetry is None else telemetry.below(carried_by(headers))
 
 
 def subscribing(

@@ -12,7 +12,7 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -36,7 +36,8 @@ Carrier = Mapping[str, str]
 """A context on its way: `TRACEPARENT`, and `TRACESTATE` if there is one."""
 NOWHERE: Final[Carrier] = MappingProxyType({})
 
-_LONGEST_STATE: Final = 512  # what W3C says that everybody must carry on at least
+LONGEST_STATE: Final = 512
+"""Characters of `TRACESTATE`: what everybody must carry on at least. A longer one is left out."""
 _SECONDS: Final = [
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
     *(30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0),
@@ -173,7 +174,7 @@ class Telemetry:
     def _carried(self, context: Context | None) -> Carrier:
         found: dict[str, str] = {}
         self._propagator.inject(found, context)
-        if len(found.get(TRACESTATE, "")) > _LONGEST_STATE:
+        if len(found.get(TRACESTATE, "")) > LONGEST_STATE:
             del found[TRACESTATE]
         return found
 
@@ -202,6 +203,13 @@ class Telemetry:
         )
         # Of no other: neither what happens to be current here, nor its baggage.
         return self._trace.set_span_in_context(self._trace.NonRecordingSpan(derived), _nothing())
+
+    def below(self, carried: Carrier) -> AbstractContextManager[Any]:
+        """Within it, spans are made below the one whose context was carried, if there is one."""
+        context = self.context(carried)
+        if context is None:
+            return nullcontext()
+        return self._trace.use_span(self._trace.get_current_span(context))
 
     def links(self, carried: Carrier | None) -> Sequence[Link]:
         """A link to what is in this context; none if there is none."""

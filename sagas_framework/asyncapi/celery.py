@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sagas_framework.core.events import Result
+from sagas_framework.telemetry import LONGEST_STATE, TRACEPARENT, TRACESTATE
 from sagas_framework.transport.envelope import ATTEMPT, HAND_OVER, KNOWN, NOT_AFTER, OPERATION_ID, RESULT
 from sagas_framework.transport.event_wire import EVENT_AT, EVENT_NUMBER
 
@@ -107,6 +108,20 @@ _EVENTS: Final[Mapping[str, Schema]] = {
     },
 }
 
+_TRACED: Final[Mapping[str, Schema]] = {
+    TRACEPARENT: {
+        "type": "string",
+        "description": "Only if its sender traces: W3C Trace Context. Nothing depends on it, and a message "
+        "that is sent again has another.",
+        "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+    },
+    TRACESTATE: {
+        "type": "string",
+        "description": "Beside the former, if there is one.",
+        "maxLength": LONGEST_STATE,
+    },
+}
+
 _ASKING: Final = (OPERATION_ID, ATTEMPT, NOT_AFTER)
 
 
@@ -115,8 +130,15 @@ _OF_WHAT_ASKS: Final = {"root_id": "The message's own id.", "parent_id": "`null`
 _OF_WHAT_ANSWERS: Final = dict.fromkeys(("root_id", "parent_id"), "The id of the message that is answered.")
 
 
-def _headers(title: str, ids: Mapping[str, str], ours: Sequence[str], optional: Sequence[str] = ()) -> Schema:
-    properties = {**_CELERYS, **{name: {**_OURS, **_EVENTS}[name] for name in (*ours, *optional)}}
+def _headers(
+    title: str,
+    ids: Mapping[str, str],
+    ours: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    traced: Mapping[str, Schema] = _TRACED,
+) -> Schema:
+    properties = {**_CELERYS, **{name: {**_OURS, **_EVENTS}[name] for name in (*ours, *optional)}, **traced}
     return {
         "title": title,
         "type": "object",
@@ -161,7 +183,10 @@ _TRAITS: Final[Mapping[str, tuple[Schema, str]]] = {
     REPLY: (_headers("Headers of a reply", _OF_WHAT_ANSWERS, (RESULT,)), "answeredId"),
     EVENT: (_headers("Headers of an event", _OF_WHAT_ASKS, (EVENT_AT, EVENT_NUMBER)), "eventId"),
     SIGNAL: (_of_a_signal(), "signalId"),
-    PLAIN_REPLY: (_headers("Headers of a reply that Celery sends", _OF_WHAT_ANSWERS, ()), "answeredId"),
+    PLAIN_REPLY: (
+        _headers("Headers of a reply that Celery sends", _OF_WHAT_ANSWERS, (), traced={}),
+        "answeredId",
+    ),
 }
 
 CORRELATION_IDS: Final[Mapping[str, Schema]] = {

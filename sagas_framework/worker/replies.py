@@ -15,6 +15,7 @@ from sagas_framework.messages import Queue
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.participant import quarantined
 from sagas_framework.points import Point, reach
+from sagas_framework.spans import told_by
 from sagas_framework.storage.engine import translated
 from sagas_framework.storage.ports import Quarantined
 from sagas_framework.telemetry import active, carried_by
@@ -72,7 +73,8 @@ class ReplyConsumer(BatchConsumer):
             try:
                 envelope = from_wire(wire)
                 if (said := signal_said(envelope)) is not None:
-                    self._take_signal(envelope, *said)
+                    with told_by(wire.headers):
+                        self._take_signal(envelope, *said)
                     continue
                 reply = reply_received(envelope, now)
             except UnreadableError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from celery import Celery
 from kombu import Connection
+from opentelemetry.trace import format_span_id, format_trace_id
 from pydantic import BaseModel
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sagas_framework import (
@@ -42,8 +45,12 @@ from sagas_framework import (
     participant_app,
     publish,
 )
+from sagas_framework.storage.tables import saga_event, saga_instance, saga_outbox, saga_signal
+from sagas_framework.telemetry import carried_by
+from sagas_framework.transport.amqp import AmqpPublisher
 from sagas_framework.transport.connecting import kombu_queue
 from sagas_framework.transport.envelope import WireMessage
+from sagas_framework.transport.generic import KombuPublisher
 from sagas_framework.worker.batches import check_queue
 from tests.integration.tracing import Seen, Traces, traced
 from tests.servers import wait_until
@@ -282,6 +289,37 @@ def test_a_command_that_was_lost_and_a_new_orchestrator_do_not_break_the_trace(
     assert sum(value for _, value in traces.metrics()["saga.command.resends"]) == len(again)
 
 
+def test_a_signal_over_the_broker_goes_on_in_its_senders_trace(shop: Shop, traces: Traces) -> None:
+    another = traces.provider.get_tracer("another service")
+    with EmbeddedWorkers([shop.orchestrator(), shop.stockroom()]), Celery(broker=shop.broker) as sender:
+        run = shop.start()
+        with another.start_as_current_span("click") as click:
+            context = click.get_span_context()
+            parent = f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-01"
+            headers = {"traceparent": parent, "tracestate": "shop=1"}
+            for its_id, carried in (("first", headers), ("late", {"traceparent": "nonsense"})):
+                where: Any = kombu_queue(shop.sagas.reply_queue)  # Celery takes it, too
+                sender.send_task(
+                    "ordering.signal.approval",
+                    args=[run.id, {"approver": "ann"}],
+                    task_id=its_id,
+                    queue=where,
+                    headers=carried,
+                )
+        wait_until(lambda: len(traces.named("signal ordering")) == 2, "both signals are stored")
+        shop.sagas.wait(run)
+        wait_until(lambda: bool(traces.named("saga ordering")), "the end is told")
+
+    said, late = traces.named("signal ordering")
+    assert (said.trace, said.parent) == (traces.one("click").trace, traces.one("click").id)
+    assert late.parent is None
+    assert traces.one("wait approve").links == [(said.trace, said.id)]
+    kept = {row.said_id: dict(row.trace or {}) for row in shop.sagas.signals()}
+    assert kept["first"] == {"traceparent": f"00-{said.trace}-{said.id}-01", "tracestate": "shop=1"}
+    assert kept["late"].keys() == {"traceparent"}
+    assert kept["late"]["traceparent"].startswith(f"00-{late.trace}-{late.id}-")
+
+
 def test_what_was_started_where_nothing_is_traced_is_one_trace_too(shop: Shop) -> None:
     run = shop.start()
     with traced() as traces, EmbeddedWorkers([shop.orchestrator(), shop.stockroom()]):
@@ -291,28 +329,63 @@ def test_what_was_started_where_nothing_is_traced_is_one_trace_too(shop: Shop) -
     assert {span.trace for span in traces.spans} == {run.id.replace("-", "")}
 
 
-def test_nothing_is_in_rows_and_messages_when_it_is_switched_off(
-    rabbitmq_url: str, postgres_urls: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+def sent(patch: pytest.MonkeyPatch) -> list[WireMessage]:
+    """All that is published in this process from now on."""
+    found: list[WireMessage] = []
+    for kind in (AmqpPublisher, KombuPublisher):
+        publish_it = kind.publish
+
+        def noted(self: Any, messages: Sequence[WireMessage], publish_it: Any = publish_it) -> Any:
+            found.extend(messages)
+            return publish_it(self, messages)
+
+        patch.setattr(kind, "publish", noted)
+    return found
+
+
+CARRIERS: Final = (saga_instance, saga_signal, saga_outbox, saga_event)
+
+
+def kept(shop: Shop) -> list[Any]:
+    """The contexts in rows, of all tables that have one."""
+    found: list[Any] = []
+    for engine in (shop.sagas.engine, shop.participant.engine):
+        with engine.connect() as connection:
+            for table in CARRIERS:
+                found += connection.scalars(select(table.c.trace))
+    return found
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
+def test_commands_replies_events_and_rows_have_a_context_only_if_it_is_switched_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, on: bool
 ) -> None:
-    shop = Shop(rabbitmq_url, postgres_urls, batch=50)
-    came: list[WireMessage] = []
-    receive = shop.participant.receive_all
-
-    def noted(messages: Sequence[WireMessage]) -> list[WireMessage | None]:
-        came.extend(messages)
-        return receive(messages)
-
-    monkeypatch.setattr(shop.participant, "receive_all", noted)
-    with EmbeddedWorkers([shop.orchestrator(), shop.stockroom()]):
+    messages = sent(monkeypatch)
+    shop.failures = 1
+    with (
+        traced() if on else nullcontext(),
+        EmbeddedWorkers([shop.orchestrator(), shop.stockroom()]),
+    ):
         run = shop.start()
         wait_until(lambda: shop.waits(run), "the saga waits")
         wait_until(lambda: shop.heard == [1], "the event is handled")
-    kept = shop.sagas.get(run.id).trace
-    shop.close()
+        rows = kept(shop)  # that of the event in its inbox goes on
+        shop.sagas.signal(run, Approval(approver="ann"))
+        rows += kept(shop)
+        shop.sagas.wait(run)
 
-    assert kept is None
-    assert came
-    assert not [message for message in came if "traceparent" in message.headers]
+    carried = {message.headers["task"]: carried_by(message.headers).keys() for message in messages}
+    assert carried.keys() >= {
+        *("stock.reserve", "stock.reserve.response.failure", "stock.reserve.response.success"),
+        *("stock.stock_taken", "stock.charge", "stock.release", "stock.release.response.success"),
+    }
+    assert set(map(frozenset, carried.values())) == {frozenset({"traceparent"} if on else ())}
+    assert len(rows) >= 4
+    assert all((row is not None) == on for row in rows)
+    # Each message has one of its own, and all are of one trace.
+    parents = {message.headers["traceparent"] for message in messages if on}
+    assert len(parents) == (len(messages) if on else 0)
+    assert len({parent.split("-")[1] for parent in parents}) == int(on)
 
 
 def test_sagas_are_counted_by_how_they_ended_and_their_steps_are_timed(shop: Shop, traces: Traces) -> None:

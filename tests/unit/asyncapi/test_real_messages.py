@@ -22,7 +22,9 @@ from sagas_framework.messages import WireProtocol
 from sagas_framework.participant import Participant
 from sagas_framework.sagas import new_saga_id
 from sagas_framework.storage.memory import MemoryDatabase
+from sagas_framework.telemetry import NOWHERE, TRACEPARENT, TRACESTATE, carried_by
 from sagas_framework.transport.envelope import WireMessage, command, to_wire
+from tests.integration.tracing import traced
 from tests.unit.asyncapi.shop import (
     Dinner,
     Leftovers,
@@ -48,7 +50,16 @@ class Conversation:
         self.documents = [of_the_kitchen(), of_the_shop(Dinner, Snack)]
         self.saga_id = new_saga_id(datetime.now(UTC))
 
-    def asks(self, kind: Kind, task: str, payload: Any, *, attempt: int = 1, **more: Any) -> tuple[str, Any]:
+    def asks(
+        self,
+        kind: Kind,
+        task: str,
+        payload: Any,
+        *,
+        attempt: int = 1,
+        trace: Mapping[str, str] = NOWHERE,
+        **more: Any,
+    ) -> tuple[str, Any]:
         """`(key of the reply in the documents, its payload)`."""
         outgoing = Outgoing(
             saga_id=self.saga_id,
@@ -62,10 +73,11 @@ class Conversation:
             payload=payload,
             **more,
         )
-        message = to_wire(command(outgoing, "shop.replies"))
+        message = to_wire(command(outgoing, "shop.replies", trace))
         assert self.found(message) == task
         reply = self.participant.receive(message)
         assert reply is not None
+        assert carried_by(reply.headers).keys() == trace.keys()
         return self.found(reply), json.loads(reply.body)[0][1]
 
     def found(self, message: WireMessage) -> str:
@@ -170,6 +182,18 @@ def test_an_operator_takes_the_undoing_over(talk: Conversation) -> None:
 
 def test_a_command_without_fields_and_without_a_reply(talk: Conversation) -> None:
     assert talk.asks(Kind.DO, "kitchen.bill", {}) == ("kitchen.bill.response.success", None)
+
+
+def test_traced_messages_are_documented_and_a_context_that_is_none_is_not(talk: Conversation) -> None:
+    trace = {TRACEPARENT: f"00-{'a' * 32}-{'b' * 16}-01", TRACESTATE: "shop=1"}
+    with traced():
+        key, _ = talk.asks(Kind.DO, "kitchen.cook", SOUP, trace=trace)
+        undone, _ = talk.asks(Kind.UNDO, "kitchen.take_back", {"table": 4}, known=True, trace=trace)
+
+    assert (key, undone) == ("kitchen.cook.response.success", "kitchen.take_back.response.success")
+    for name in (TRACEPARENT, TRACESTATE):
+        with pytest.raises(ValueError, match="not enough values"):
+            talk.asks(Kind.DO, "kitchen.cook", SOUP, trace=trace | {name: "?" * 600})
 
 
 def test_a_payload_that_does_not_validate_is_undocumented_and_its_refusal_is_not(talk: Conversation) -> None:
