@@ -651,7 +651,7 @@ class Participant:
                 if not begun and isinstance(error, StoreUnavailable):
                     raise
                 if isinstance(error, Entangled) and not guarded:
-                    logger.info("a batch of %d commands is handled with savepoints: %s", len(works), error)
+                    logger.debug("a batch of %d commands is handled with savepoints: %s", len(works), error)
                     guarded, begun = True, False
                     continue
                 # A lost race, a deadlock, a row that the database does not take: whose it was, only going

@@ -181,6 +181,7 @@ class StuckView:
         if stuck.count != 1:
             s, them, its = "", "them", "their"
         since = f"since {clock_time(stuck.since, self.now)}"
+        overdue = f"and {its} time is over: is an orchestrator running?"
         match stuck.cause:
             case Cause.PERSON:
                 return f"need{s} a person at {stuck.saga}.{stuck.what} {since}{self._reason()}."
@@ -190,9 +191,9 @@ class StuckView:
                 told = f"pause{s} at {stuck.saga}.{stuck.what} {since}{self._reason()}"
                 return f"{told}; the next try comes by itself."
             case Cause.SIGNAL:
-                return f"of {stuck.saga} wait{s} at {stuck.what} for a signal {since}."
+                return f"of {stuck.saga} wait{s} at {stuck.what} for a signal {since}, {overdue}"
             case Cause.TIME:
-                return f"of {stuck.saga} wait{s} at {stuck.what} for {its} time {since}."
+                return f"of {stuck.saga} wait{s} at {stuck.what} {since}, {overdue}"
             case Cause.START:
                 told = f"of {stuck.saga} wait{s} for an orchestrator to take {them} up {since}"
                 return f"{told}: is one running?"

@@ -46,9 +46,9 @@ class Group:
             case Cause.PAUSE:
                 return f"{self.stuck.what} pauses before its next try"
             case Cause.SIGNAL:
-                return f"{self.stuck.what} waits for a signal"
+                return f"{self.stuck.what} waits for a signal beyond its deadline"
             case Cause.TIME:
-                return f"{self.stuck.what} waits for its time"
+                return f"{self.stuck.what} waits beyond its time"
             case Cause.START:
                 return "No orchestrator has taken them up"
             case Cause.TURN:

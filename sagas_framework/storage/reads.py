@@ -190,7 +190,7 @@ def read_stuck(connection: Connection, before: datetime) -> list[Stuck]:
     """What open instances wait for: all that are parked, and what they wait for since before a moment.
 
     Those that need a person first, then what most wait for. Who waits for a signal or for its time is not
-    stuck: that is declared.
+    stuck: that is declared. But an orchestrator should have looked when its time was over.
     """
     table = saga_instance.c
     cause = [table.saga, table.version, table.cause, table.waits_for]
@@ -198,7 +198,7 @@ def read_stuck(connection: Connection, before: datetime) -> list[Stuck]:
         select(*cause, func.count(), func.min(table.waits_since), func.min(table.id))
         .where(
             table.status.in_(_OPEN),
-            table.cause.not_in(_DECLARED),
+            or_(table.cause.not_in(_DECLARED), table.due_at < before),
             or_(table.cause == Cause.PERSON.value, table.waits_since < before),
         )
         .group_by(*cause)

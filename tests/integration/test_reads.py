@@ -411,6 +411,20 @@ def test_nothing_is_stuck_when_all_move_or_have_ended(there: InSql) -> None:
     assert stuck(there, 9) == []
 
 
+@pytest.mark.parametrize("cause", [Cause.SIGNAL, Cause.TIME])
+def test_who_waits_for_a_signal_or_a_moment_is_stuck_when_nobody_looks_at_its_time(
+    there: InSql, cause: Cause
+) -> None:
+    seeded(
+        there,
+        waiting(1, cause, "in_time", 1, due_at=at(9)),
+        waiting(2, cause, "forgotten", 1, due_at=at(8.9)),
+        waiting(3, cause, "for_ever", 1, due_at=None),
+    )
+
+    assert [one.what for one in stuck(there, 9)] == ["forgotten"]
+
+
 def others(there: InSql, instance: SagaInstance, most: int = MANY) -> int:
     with reading(there.engine) as connection:
         return count_waiting(connection, instance, most)

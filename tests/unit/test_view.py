@@ -141,6 +141,17 @@ def told(stuck: Stuck, example: SagaView | None = None, *, declared: bool = True
     return StuckView(stuck, declared, example, LATER).why
 
 
+def test_sagas_whose_time_is_over_ask_for_an_orchestrator() -> None:
+    assert told(stuck(Cause.SIGNAL, "approval")) == (
+        "12 sagas of deliver_order wait at approval for a signal since 12:00, and their time is over: "
+        "is an orchestrator running?"
+    )
+    assert told(stuck(Cause.TIME, "cool_down", 1)) == (
+        "1 saga of deliver_order waits at cool_down since 12:00, and its time is over: "
+        "is an orchestrator running?"
+    )
+
+
 def test_sagas_that_need_a_person_say_where_since_when_and_why() -> None:
     group = stuck(Cause.PERSON, "start_delivery")
 
