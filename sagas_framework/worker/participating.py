@@ -23,7 +23,7 @@ from sagas_framework.points import Point, reach
 from sagas_framework.storage.dropping import Gone
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.subscriber import Subscriber
-from sagas_framework.telemetry import carried_by
+from sagas_framework.telemetry import active, carried_by
 from sagas_framework.transport.arrivals import wire_message
 from sagas_framework.transport.envelope import OPERATION_ID, WireMessage
 from sagas_framework.transport.generic import make_publisher
@@ -144,7 +144,8 @@ def _register(app: Celery, name: str, server: _Server) -> None:
         request = self.request
         given = vars(request)
         headers = {name: value for name, value in given.items() if name.startswith("saga_")}
-        headers |= carried_by(given)
+        if active() is not None:
+            headers |= carried_by(given)
         headers |= {
             "task": name,
             "id": request.id,

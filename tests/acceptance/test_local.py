@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,7 +30,7 @@ from tests.acceptance.endings import (
     assert_rows_agree,
     assert_rows_are_settled,
 )
-from tests.servers import Missing, RedisServer, skip_or_fail, wait_until
+from tests.servers import Missing, RedisServer, free_ports, skip_or_fail, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,8 @@ def application(
         "CONSUMER_TIMEOUT": "60",  # the workers start as slowly as the machine is busy
         "RESTAURANT_TIMEOUT": "15",
         "ACCOUNTING_TIMEOUT": "60",
+        "OTEL_METRICS_EXPORTER": "prometheus",
+        "OTEL_EXPORTER_PROMETHEUS_PORT": str(free_ports(1)[0]),
     }
     folder = tmp_path_factory.mktemp("local")
     local = Application("app_common.local", databases, environment, folder)
@@ -128,6 +132,80 @@ def test_the_command_line_sees_the_same_and_every_service_is_healthy(
 
     assert (shown["id"], shown["status"], shown["history"]) == (saga["id"], "completed", saga["history"])
     assert {service: one["healthy"] for service, one in health.items()} == dict.fromkeys(SERVICES, True)
+
+
+SCRAPED: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
+# Nothing has to be repeated when all goes well.
+SELDOM: Final = {"saga_step_retries_total", "saga_command_resends_total", "saga_replies_late_total"}
+WAITING: Final = json.dumps({"customer": "Riley", "items": ["milk"], "total": "1299.00"})
+LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# In Prometheus' words: those of a histogram, and whose measurement it is.
+ITS_OWN: Final = {"le", "otel_scope_name", "otel_scope_version", "otel_scope_schema_url"}
+LABELS: Final = {
+    "saga_open": {"saga", "status", "outcome"},
+    "saga_oldest_age_seconds": {"saga", "status"},
+    "saga_overdue_age_seconds": {"service"},
+    "saga_quarantined": {"service"},
+    "saga_queue_messages": {"queue"},
+    "saga_ended_total": {"saga", "status", "outcome"},
+    "saga_duration_seconds": {"saga", "status", "outcome"},
+    "saga_step_duration_seconds": {"saga", "step", "kind", "result"},
+    "saga_step_retries_total": {"saga", "task"},
+    "saga_command_resends_total": {"saga", "task"},
+    "saga_replies_late_total": {"saga"},
+    "saga_reply_commit_duration_seconds": {"saga"},
+    "saga_timekeeper_lag_seconds": {"saga"},
+}
+"""Of each metric of the orchestrator's worker. None is an id: with more orders there are no more of them."""
+
+
+def scraped(application: Application) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """What Prometheus would get: of each metric of ours the values, by their labels."""
+    port = int(application.environment["OTEL_EXPORTER_PROMETHEUS_PORT"])
+    answer = application.ask("GET", "/metrics", accept="text/plain", port=port)
+    assert answer.status == 200
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for line in answer.body.splitlines():
+        told = SCRAPED.fullmatch(line)
+        if told is None or not told["name"].startswith("saga_"):
+            continue
+        name = re.sub(r"_(bucket|count|sum)$", "", told["name"])
+        labels = dict(LABEL.findall(told["labels"] or ""))
+        found.setdefault(name, []).append((labels, float(told["value"])))
+    return found
+
+
+def test_prometheus_gets_what_the_rows_say_and_what_the_worker_did(
+    application: Application, launched: dict[str, Answer]
+) -> None:
+    for path in ("/run-success-saga", "/run-saga-failing-on-card-authorization"):
+        application.ended(launched[path].json["saga_id"], within=90)
+    waiting = application.ask("POST", "/processing/orders", WAITING)
+    assert waiting.status == 202, waiting.body
+
+    def is_told() -> bool:  # figures of rows are kept for 5 s
+        opened = scraped(application).get("saga_open", ())
+        return any(labels["saga"] == "process_order" for labels, _ in opened)
+
+    wait_until(is_told, "the order that waits is told of")
+
+    found = scraped(application)
+    assert found.keys() <= LABELS.keys()
+    assert found.keys() >= LABELS.keys() - SELDOM
+    for name, points in found.items():
+        for labels, _ in points:
+            assert labels.keys() - ITS_OWN == LABELS[name], name
+    (service,) = found["saga_quarantined"]
+    assert (service[0]["service"], service[1]) == ("order_service", 0)
+    ended = {
+        (labels["status"], labels["outcome"])
+        for labels, count in found["saga_ended_total"]
+        if labels["saga"] == "create_order" and count
+    }
+    assert ended >= {("completed", "ok"), ("compensated", "refused")}
+    # Not one label more for each order.
+    values = {value for points in found.values() for labels, _ in points for value in labels.values()}
+    assert not [value for value in values if re.search(r"[0-9a-f]{8}-|order-\d", value)]
 
 
 @pytest.mark.parametrize("service", SERVICES)
