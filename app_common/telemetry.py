@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 NONE: Final = "none"
 OTLP: Final = "otlp"
 PROMETHEUS: Final = "prometheus"
+DEFAULT_METRICS_PORT: Final = "9464"
+
 _TRACES: Final = "OTEL_TRACES_EXPORTER"
 _METRICS: Final = "OTEL_METRICS_EXPORTER"
 _HOST: Final = "OTEL_EXPORTER_PROMETHEUS_HOST"
@@ -66,9 +68,9 @@ def telemetry_settings(environ: Mapping[str, str] = os.environ) -> TelemetrySett
     disabled = (environ.get("OTEL_SDK_DISABLED") or "").strip().lower() == "true"
     traces = _exporter(_TRACES, (OTLP, NONE), environ)
     metrics = _exporter(_METRICS, (OTLP, PROMETHEUS, NONE), environ)
-    port = environ.get(_PORT) or "9464"
+    port = environ.get(_PORT) or DEFAULT_METRICS_PORT
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise SettingError(_PORT, f"is {port!r}, not a port from 1 to 65535", "9464")
+        raise SettingError(_PORT, f"is {port!r}, not a port from 1 to 65535", DEFAULT_METRICS_PORT)
     return TelemetrySettings(
         NONE if disabled else traces,
         NONE if disabled else metrics,

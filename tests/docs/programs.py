@@ -16,6 +16,8 @@ from flask import Flask
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 
+from app_common.settings import PAGES
+from app_common.telemetry import DEFAULT_METRICS_PORT
 from order_service.orchestrator import sagas
 from order_service.web import create_app
 from sagas_framework.cli.program import saga
@@ -35,8 +37,8 @@ def trouble_with(typed: str) -> str | None:
 
 
 def is_command(line: str) -> bool:
-    """Whether the line begins with a program that is known here."""
-    return re.match(rf"(\.venv/bin/)?({'|'.join(_PROGRAMS)})\s", line) is not None
+    """Whether the line begins with a program that is known here; ``saga <saga>`` is the name of a span."""
+    return re.match(rf"(\.venv/bin/)?({'|'.join(_PROGRAMS)})\s(?!<)", line) is not None
 
 
 # ---- ours -----------------------------------------------------------------------------------------
@@ -119,11 +121,18 @@ def _python(arguments: Sequence[str]) -> str | None:
 
 def _docker(arguments: Sequence[str]) -> str | None:
     words = list(arguments[1:])
-    file = "docker-compose.yaml"
-    if words[:1] == ["-f"]:
-        file, words = words[1], words[2:]
+    file, profile = "docker-compose.yaml", None
+    while words[:1] in (["-f"], ["--profile"]):
+        option, value, *words = words
+        file, profile = (value, profile) if option == "-f" else (file, value)
     services = yaml.safe_load((ROOT / file).read_text())["services"]
+    if profile and not any(profile in service.get("profiles", ()) for service in services.values()):
+        return f"{file} has no profile {profile}"
     command, *rest = words
+    if command == "port":
+        service, port = rest
+        published = [str(one).split(":")[-1] for one in services.get(service, {}).get("ports", ())]
+        return None if port in published else f"{service} publishes {published}, not {port}"
     if command == "exec":
         if rest[0] not in services:
             return f"{file} has no service {rest[0]}"
@@ -147,8 +156,13 @@ def _curl(arguments: Sequence[str]) -> str | None:
     method = "POST" if posts else "GET"
     if "-X" in arguments:
         method = arguments[arguments.index("-X") + 1]
-    (address,) = [word for word in arguments if re.match(r"(http://)?(localhost|127\.0\.0\.1):5000/", word)]
-    path = urlsplit(address if "://" in address else f"http://{address}").path
+    (address,) = [word for word in arguments if re.match(r"(http://)?(localhost|127\.0\.0\.1):\d+/", word)]
+    there = urlsplit(address if "://" in address else f"http://{address}")
+    path = there.path
+    if there.port == int(DEFAULT_METRICS_PORT):
+        return None if (method, path) == ("GET", "/metrics") else f"{method} {path} is not served there"
+    if there.port != PAGES["order_service"]:
+        return f"nothing is served on port {there.port}"
     try:
         _routes().match(path, method)
     except (NotFound, MethodNotAllowed) as error:

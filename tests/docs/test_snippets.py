@@ -16,7 +16,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -25,7 +25,7 @@ import pytest
 import yaml
 from sqlalchemy import text
 
-from sagas_framework import Participant, Queue, Sagas, Service
+from sagas_framework import Participant, Queue, Sagas, Service, disable_telemetry
 from tests.docs.pages import ROOT, Block, blocks, pages, prose
 from tests.docs.programs import is_command, trouble_with
 from tests.docs.terminals import commands
@@ -127,12 +127,14 @@ def test_a_page_that_is_executed_elsewhere_is_named_there(page: str) -> None:
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What a page's blocks find there: one namespace for all of them, as a module of their own."""
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # pydantic looks there for annotations
     monkeypatch.chdir(tmp_path)
-    return vars(module)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # nobody is there to take spans
+    yield vars(module)
+    disable_telemetry()
 
 
 def _programs() -> list[Any]:
