@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-WIDTH: Final = 860
-_LEFT: Final = 330  # for the bars' names
+WIDTH: Final = 920
+_LEFT: Final = 390  # for the bars' names
 _RIGHT: Final = 110  # for their values
 _BAR: Final = 18
 _STEP: Final = 28

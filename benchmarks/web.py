@@ -190,6 +190,8 @@ class _Client:
             self.waiting -= 1
             if again:
                 self._send(link)
+            else:
+                self._selector.unregister(link)  # what comes now is the other side hanging up
 
     def close(self) -> None:
         for link in self._begun:
