@@ -70,18 +70,14 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         return _page(desk, view, act=act, tag=tag)
 
     @blueprint.get("/<saga_id>/acts")
-    def acts_of_saga(saga_id: str) -> BaseResponse:
+    @blueprint.get("/<saga_id>/signals")
+    def posted_to_saga(saga_id: str) -> BaseResponse:
         # Where somebody is who loads the answer to a form again.
         return redirect(url_for(".show_saga", saga_id=saga_id), 302)
 
     @blueprint.post("/<saga_id>/acts")
     def act_on_saga(saga_id: str) -> BaseResponse:
-        desk.guard.check()
-        given = Given.of(request)
-        if not is_storable(saga_id):
-            raise UnknownRun(saga_id)
-        view = desk.sagas.view(saga_id)
-        signed, wrong = desk.guard.sign(given.fields)
+        view, given, signed, wrong = _posted(desk, saga_id)
         try:
             chosen = choose(view, given)
         except Problem as problem:
@@ -107,18 +103,9 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         told = act_json(row, after, _since(after, row), summary(after.instance), desk.mask)
         return answers.as_json(told | {"why": after.why}, status)
 
-    @blueprint.get("/<saga_id>/signals")
-    def signals_of_saga(saga_id: str) -> BaseResponse:
-        return redirect(url_for(".show_saga", saga_id=saga_id), 302)
-
     @blueprint.post("/<saga_id>/signals")
     def signal_saga(saga_id: str) -> BaseResponse:
-        desk.guard.check()
-        given = Given.of(request)
-        if not is_storable(saga_id):
-            raise UnknownRun(saga_id)
-        view = desk.sagas.view(saga_id)
-        signed, wrong = desk.guard.sign(given.fields)
+        view, given, signed, wrong = _posted(desk, saga_id)
         try:
             if (name := given.fields.get("signal")) in desk.said_at:
                 raise Problem(
@@ -137,6 +124,22 @@ def add_saga_routes(blueprint: Blueprint, desk: Desk) -> None:
         after = desk.sagas.view(saga_id)
         heard = masked_signal(view.saga, signal_to_json(row), desk.mask)
         return answers.as_json(heard | {"instance": summary(after.instance), "why": after.why}, status)
+
+
+def _posted(desk: Desk, saga_id: str) -> tuple[SagaView, Given, Signed, dict[str, str]]:
+    """The saga that a form is about, what the form says, who signs it, and what is wrong with the signature.
+
+    Raises:
+        Problem: the form is not one of ours, or cannot be read.
+        UnknownRun: there is no such saga.
+    """
+    desk.guard.check()
+    given = Given.of(request)
+    if not is_storable(saga_id):
+        raise UnknownRun(saga_id)
+    view = desk.sagas.view(saga_id)
+    signed, wrong = desk.guard.sign(given.fields)
+    return view, given, signed, wrong
 
 
 def _say(desk: Desk, view: SagaView, told: Said, signed: Signed) -> SignalRow:
