@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Response, jsonify, redirect, render_template, request, url_for
+from flask import Response, jsonify, redirect, render_template, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from app_common.web.access import Access
 from app_common.web.addresses import page_address
+from app_common.web.answers import fresh
 from app_common.web.errors import Refusal
 from order_service import processing
 from order_service.api import accepted, idempotency_key
@@ -49,7 +50,7 @@ def homepage() -> Response:
     last = sagas.page(Filter(parked_first=False, limit=_LAST))
     count = sagas.count()
     if not wants_html():
-        return _fresh(jsonify(_home_in_json(last, count)))
+        return fresh(jsonify(_home_in_json(last, count)))
     page = render_template(
         "home.html",
         title="",
@@ -60,7 +61,7 @@ def homepage() -> Response:
         live=_LIVE,
         refresh=5,
     )
-    return _fresh(Response(page, mimetype="text/html"))
+    return fresh(Response(page, mimetype="text/html"))
 
 
 def _groups(saga: str) -> list[tuple[str, Status | None, list[Launch]]]:
@@ -160,13 +161,3 @@ def _home_in_json(last: SagaPage, count: dict[Status, int]) -> dict[str, Any]:
             "healthz": url_for("healthz"),
         },
     }
-
-
-def _fresh(response: Response) -> Response:
-    """It is asked for again and again while somebody looks: 304 while nothing has changed."""
-    response.vary.add("Accept")
-    response.vary.add("Cookie")
-    response.cache_control.no_cache = True
-    response.add_etag(weak=True)
-    response.make_conditional(request)
-    return response
