@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +16,7 @@ from sagas_framework.core.events import Event, OperatorActed, Started
 from sagas_framework.orchestrator import Orchestrator
 from sagas_framework.storage.ports import StoreUnavailable
 from sagas_framework.storage.sql import SqlStore
-from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Load, Receipt
+from tests.integration.nowhere import Nowhere
 from tests.unit.core.stories import VerifyConsumer
 
 
@@ -98,18 +97,6 @@ def lend_book(note: Note, session: Session) -> None:
 
 class LendingSaga(Saga[Note], name="lending", version=1):
     lend = step.local(lend_book, when=lends, loads=its_shelf)
-
-
-class Nowhere:
-    """A publisher for sagas that send nothing."""
-
-    def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
-        raise AssertionError(f"nothing should be sent: {messages}")
-
-    def load(self, queue: str) -> Load | None:
-        return None
-
-    def close(self) -> None: ...
 
 
 class Office:

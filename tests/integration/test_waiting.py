@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -41,10 +41,9 @@ from sagas_framework.storage.reads import read_quarantine
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.timekeeper import Timekeeper
 from sagas_framework.transport.connecting import kombu_queue
-from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Load, Receipt
 from sagas_framework.worker.batches import check_queue
 from sagas_framework.worker.replies import ReplyConsumer
+from tests.integration.nowhere import Nowhere
 from tests.servers import wait_until
 
 
@@ -94,18 +93,6 @@ class Weighing(Saga[Order], name="weighing", version=1):
 
 class Plain(Saga[Order], name="plain", version=1):
     ship = step.local(ship)
-
-
-class Nowhere:
-    """A publisher for sagas that send nothing."""
-
-    def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
-        raise AssertionError(f"nothing should be sent: {messages}")
-
-    def load(self, queue: str) -> Load | None:
-        return None
-
-    def close(self) -> None: ...
 
 
 class Shop:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -25,9 +25,8 @@ from sagas_framework.storage.ports import Beat
 from sagas_framework.storage.reads import read_beats
 from sagas_framework.storage.sql import SqlStore
 from sagas_framework.timekeeper import Timekeeper
-from sagas_framework.transport.envelope import WireMessage
-from sagas_framework.transport.publisher import Load, Receipt
 from tests.integration.approval_shop import DAY, Approval, ApprovedOrder, Order, shop
+from tests.integration.nowhere import Nowhere
 from tests.servers import wait_until
 
 WITHIN: Final = 60.0  # seconds, for a process to come up
@@ -45,18 +44,6 @@ CELERY: Final = (
     "--without-mingle",
 )
 EMBEDDED: Final = ("-m", MODULE)
-
-
-class Nowhere:
-    """A publisher for an orchestrator whose sagas send nothing."""
-
-    def publish(self, messages: Sequence[WireMessage]) -> list[Receipt]:
-        raise AssertionError(f"nothing should be sent: {messages}")
-
-    def load(self, queue: str) -> Load | None:
-        return None
-
-    def close(self) -> None: ...
 
 
 class Shop:
