@@ -29,7 +29,8 @@ class Mark(NamedTuple):
 class KnownInstances:
     """Open instances as this process committed them last. May be used by any thread.
 
-    Only a hint: whoever asks has locked the row, and says by which `Mark` it bears now.
+    Only a hint: whoever asks has locked the row, and says which `Mark` it bears now, or writes it only if it
+    still bears this one.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -41,6 +42,10 @@ class KnownInstances:
         """The instance, if its row was not written since."""
         found = self._kept.get(saga_id)
         return found[1] if found is not None and found[0] == mark else None
+
+    def last(self, saga_id: str) -> tuple[Mark, SagaInstance] | None:
+        """The instance as it was written last, and how its row was marked then; it may be another by now."""
+        return self._kept.get(saga_id)
 
     def keep(self, instances: Iterable[SagaInstance], writer: str) -> None:
         """Remember what a transaction wrote, once it is committed."""

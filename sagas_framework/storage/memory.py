@@ -135,6 +135,7 @@ class MemoryTransaction:
     def __init__(self, working: MemoryDatabase) -> None:
         self._working = working
         self._shared: MemorySession | None = None
+        self.wrote: dict[str, SagaInstance] = {}
 
     def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
         return {i: self._working.instances[i] for i in sorted(saga_ids) if i in self._working.instances}
@@ -151,7 +152,7 @@ class MemoryTransaction:
 
     def write(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         for instance in instances:
-            self._working.instances[instance.id] = instance
+            self._working.instances[instance.id] = self.wrote[instance.id] = instance
         for saga_id, revision, line in history:
             seq = len(self._working.history) + 1
             self._working.history.append(HistoryLine(saga_id, seq, revision, line))
@@ -228,13 +229,33 @@ class MemoryStore:
 
     def __init__(self, database: MemoryDatabase) -> None:
         self.database = database
+        self._known: dict[str, SagaInstance] = {}
 
     @contextmanager
     def transaction(self) -> Iterator[MemoryTransaction]:
         with self.database.lock:
             working = self.database.copy()
-            yield MemoryTransaction(working)
+            transaction = MemoryTransaction(working)
+            yield transaction
             self.database.become(working)
+            for saga_id, instance in transaction.wrote.items():
+                if instance.status.ended:
+                    self._known.pop(saga_id, None)
+                else:
+                    self._known[saga_id] = instance
+
+    def remembered(self, saga_id: str) -> SagaInstance | None:
+        return self._known.get(saga_id)
+
+    def swap(
+        self, before: SagaInstance, after: SagaInstance, history: Sequence[tuple[str, int, Recorded]]
+    ) -> bool:
+        with self.database.lock:
+            if self.database.instances.get(before.id) is not before:
+                return False
+            with self.transaction() as tx:
+                tx.write([after], history)
+            return True
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         with self.database.lock:

@@ -323,6 +323,29 @@ class Store(Protocol):
             StoreUnavailable: (from here or any method inside) nothing was written; try again later.
         """
 
+    def remembered(self, saga_id: str) -> SagaInstance | None:
+        """An open instance as it was written last from here, if that is known; others may have written since.
+
+        A guess to begin with, for `swap` alone.
+        """
+
+    def swap(
+        self, before: SagaInstance, after: SagaInstance, history: Sequence[tuple[str, int, Recorded]]
+    ) -> bool:
+        """Write one instance and its history, in a transaction of its own, if it is still as remembered.
+
+        Waits for who has it now, as `StoreTransaction.lock` does.
+
+        Args:
+            before: what `remembered` gave.
+
+        Returns:
+            Whether it was. If not, nothing is written: lock it, and see.
+
+        Raises:
+            StoreUnavailable: nothing was written; try again later.
+        """
+
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         """A moment before which no instance of these sagas is due: look then. None if none waits for one."""
 

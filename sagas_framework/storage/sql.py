@@ -58,7 +58,7 @@ from sagas_framework.storage.ports import (
     SignalRow,
     Wanted,
 )
-from sagas_framework.storage.recordset import as_recordset, recordset
+from sagas_framework.storage.recordset import as_recordset, few, recordset
 from sagas_framework.storage.tables import (
     saga_act,
     saga_history,
@@ -111,7 +111,7 @@ _MOVE = _UPDATE.values({name: bindparam(f"b_{name}") for name in ("version", "sh
 _CHANGED = recordset(saga_instance, ("id", *_CHANGING), prefix="b_")
 _UPDATE_SET = (
     update(saga_instance)
-    .where(saga_instance.c.id == _CHANGED.c.b_id)
+    .where(saga_instance.c.id == _CHANGED.c.b_id, few(_CHANGED.c.b_id))
     .values(_changed_to({name: _CHANGED.c[f"b_{name}"] for name in _CHANGING}))
 )
 _TAKEN: Final = ["key", "saga"]
@@ -127,11 +127,25 @@ _PLACE = (
 )
 _LINE: Final = ("saga_id", "revision", "at", "entry", "step", "detail")
 _APPEND = insert(saga_history)
-_APPEND_SET = _APPEND.from_select(_LINE, select(recordset(saga_history, _LINE, given="lines")))
+_APPENDED = select(recordset(saga_history, _LINE, given="lines"))
+_APPEND_SET = _APPEND.from_select(_LINE, _APPENDED)
 _WAKE_LATER = update(saga_instance).values(wake_at=saga_instance.c.due_at)
 # Both at once, and the number of the transaction: one way to the server and back.
-_WRITE: Final[Select[Any]] = select(literal_column("pg_current_xact_id()::xid::text")).add_cte(
-    _UPDATE_SET.cte("changed"), _APPEND_SET.cte("told")
+_NUMBER: Final[ColumnElement[str]] = literal_column("pg_current_xact_id()::xid::text")
+_WRITE: Final[Select[Any]] = select(_NUMBER).add_cte(_UPDATE_SET.cte("changed"), _APPEND_SET.cte("told"))
+# The same for rows that bear the mark still; a row for each of them.
+_SWAPPED = (
+    _UPDATE_SET.where(
+        literal_column("saga_instance.xmin::text") == bindparam("writer"),
+        saga_instance.c.updated_at == bindparam("seen"),
+    )
+    .returning(saga_instance.c.id)
+    .cte("changed")
+)
+_SWAP: Final[Select[Any]] = (
+    select(_NUMBER)
+    .select_from(_SWAPPED)
+    .add_cte(_APPEND.from_select(_LINE, _APPENDED.where(select(_SWAPPED).exists())).cte("told"))
 )
 
 # A parameter for each id would make another statement of each number of ids, prepared and planned anew.
@@ -299,6 +313,28 @@ class SqlStore:
                 transaction.close()
         transaction.committed()
 
+    def remembered(self, saga_id: str) -> SagaInstance | None:
+        known = self._known.last(saga_id)
+        return None if known is None else known[1]
+
+    def swap(
+        self, before: SagaInstance, after: SagaInstance, history: Sequence[tuple[str, int, Recorded]]
+    ) -> bool:
+        known = self._known.last(before.id)
+        if known is None or known[1] is not before:
+            return False  # forgotten, or written by another thread
+        mark = known[0]
+        rows = as_recordset([_changes(after)])
+        given = {"rows": rows, "lines": as_recordset(_lines(history))}
+        with translated(), self._glancing() as connection:
+            number = connection.execute(
+                _SWAP, {**given, "writer": mark.writer, "seen": mark.updated_at}
+            ).scalar()
+        if number is None:
+            return False
+        self._known.keep([after] if len(rows) <= _SMALL else [], number)
+        return True
+
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         with translated(), self._glancing() as connection:
             return connection.execute(_look_for_due(tuple(sagas))).scalar()
@@ -309,7 +345,7 @@ class SqlStore:
 
     @contextmanager
     def _glancing(self) -> Iterator[Connection]:
-        """For a single statement that reads: on PostgreSQL it needs no transaction around it."""
+        """For a single statement: on PostgreSQL it needs no transaction around it. On SQLite it reads."""
         if self.engine.dialect.name != "postgresql":
             with reading(self.engine) as connection:
                 yield connection

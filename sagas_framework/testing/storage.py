@@ -84,29 +84,51 @@ class SimulatedStore:
 
     @contextmanager
     def transaction(self) -> Iterator[StoreTransaction]:
-        trigger, world = self.trigger, self._world
-        if self.stall:
-            seconds, self.stall = self.stall, 0.0
-            world.say(f"{trigger}: the process stalls for {seconds:g} s before it has the lock")
-            world.pass_time(seconds)
-            if self.closed:
-                raise Crashed("while it stalled")
+        self._wait()
         with self._inner.transaction() as inner:
             transaction = _SimulatedTransaction(self, inner)
             yield transaction
-            fate = _DECIDING[0]
-            if transaction.wrote:
-                fate = world.choices.at(f"deciding {trigger}", _DECIDING, weight=0.5)
-            if fate != _DECIDING[0]:
-                world.say(f"deciding {trigger}: {fate}")
-            if fate == "dies before":
-                raise Crashed(f"before the commit of {trigger}")
-            _fail_as(fate)
+            fate = self._end() if transaction.wrote else _DECIDING[0]
         if transaction.wrote:
-            self._backing.look()
-            world.changed = True
+            self._committed(fate)
+
+    def remembered(self, saga_id: str) -> SagaInstance | None:
+        return self._inner.remembered(saga_id)
+
+    def swap(
+        self, before: SagaInstance, after: SagaInstance, history: Sequence[tuple[str, int, Recorded]]
+    ) -> bool:
+        self._wait()
+        fate = self._end()
+        if swapped := self._inner.swap(before, after, history):
+            self._committed(fate)
+        return swapped
+
+    def _wait(self) -> None:
+        """Stall, if that is chosen, before the locks are had."""
+        if not self.stall:
+            return
+        seconds, self.stall = self.stall, 0.0
+        self._world.say(f"{self.trigger}: the process stalls for {seconds:g} s before it has the lock")
+        self._world.pass_time(seconds)
+        if self.closed:
+            raise Crashed("while it stalled")
+
+    def _end(self) -> str:
+        """What becomes of a transaction that is about to commit; it may fail right here."""
+        fate = self._world.choices.at(f"deciding {self.trigger}", _DECIDING, weight=0.5)
+        if fate != _DECIDING[0]:
+            self._world.say(f"deciding {self.trigger}: {fate}")
+        if fate == "dies before":
+            raise Crashed(f"before the commit of {self.trigger}")
+        _fail_as(fate)
+        return fate
+
+    def _committed(self, fate: str) -> None:
+        self._backing.look()
+        self._world.changed = True
         if fate == "dies after":
-            raise Crashed(f"after the commit of {trigger}, before anything is published")
+            raise Crashed(f"after the commit of {self.trigger}, before anything is published")
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         return self._inner.next_due(sagas)

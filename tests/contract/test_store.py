@@ -469,6 +469,59 @@ class StoreContract(ReplayContract, ABC):
             saga_id(str(n)) for n in range(4)
         )
 
+    # ---- what is remembered -------------------------------------------------------------------------
+
+    remembers = True
+    """Whether the store knows what it wrote; if not, everybody locks."""
+
+    def test_what_was_written_is_remembered_and_can_be_swapped(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+        assert store.remembered(saga_id("a")) is None
+        written, changed = an_instance("a", revision=1), an_instance("a", revision=2, state={"n": 2})
+        write(store, written)
+
+        before = store.remembered(saga_id("a"))
+        assert before == (written if self.remembers else None)
+        swapped = store.swap(written if before is None else before, changed, [(saga_id("a"), 2, A_LINE)])
+
+        assert swapped is self.remembers
+        assert there.instance(saga_id("a")) == (changed if swapped else written)
+        assert [line.recorded for line in there.history(saga_id("a"))] == ([A_LINE] if swapped else [])
+        assert store.remembered(saga_id("a")) == (changed if swapped else None)
+
+    def test_what_another_process_wrote_since_is_not_swapped(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1))
+        before = store.remembered(saga_id("a")) or an_instance("a", revision=1)
+
+        write(self.store_in(there), an_instance("a", revision=2))
+        swapped = store.swap(
+            before, an_instance("a", revision=2, state={"n": 2}), [(saga_id("a"), 2, A_LINE)]
+        )
+
+        assert not swapped
+        assert there.instance(saga_id("a")) == an_instance("a", revision=2)
+        assert there.history(saga_id("a")) == []
+
+    def test_a_swap_has_one_winner(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1))
+        before = store.remembered(saga_id("a")) or an_instance("a", revision=1)
+
+        both = [store.swap(before, an_instance("a", revision=2), [(saga_id("a"), 2, A_LINE)]) for _ in "12"]
+
+        assert both == [self.remembers, False]
+        assert len(there.history(saga_id("a"))) == sum(both)
+
+    def test_an_instance_that_has_ended_is_forgotten(self, store: Store, there: Database) -> None:
+        there.seed(an_instance("a"), an_instance("b"))
+        write(store, an_instance("a", revision=1), an_instance("b", status=Status.COMPLETED))
+        assert store.remembered(saga_id("b")) is None
+        if (before := store.remembered(saga_id("a"))) is not None:
+            assert store.swap(before, replace(before, status=Status.COMPLETED), [])
+
+        assert store.remembered(saga_id("a")) is None
+
     # ---- locks --------------------------------------------------------------------------------------
 
     def test_whoever_waits_for_a_lock_then_sees_what_its_holder_wrote(
@@ -967,10 +1020,12 @@ class SqlStoreContract(StoreContract):
                 tx.write([an_instance("a", revision=2)], [])
                 raise Stop
 
+        remembered = store.remembered(saga_id("a"))
         with pytest.raises(Stop):
             fail()
 
         assert read(store, "a")[saga_id("a")].revision == 1
+        assert store.remembered(saga_id("a")) is remembered
 
     @pytest.mark.parametrize("end", [Session.commit, Session.rollback, Session.close])
     def test_whoever_ends_the_transaction_of_a_shared_session_may_have_ended_the_work_of_others(
@@ -1059,6 +1114,8 @@ class SqlStoreContract(StoreContract):
 
 
 class TestSqliteStore(SqlStoreContract):
+    remembers = False
+
     @pytest.fixture
     def there(self, sqlite_url: str) -> Iterator[InSql]:
         with sqlite_database(sqlite_url) as there:
@@ -1112,6 +1169,55 @@ class TestPostgresStore(SqlStoreContract):
     def there(self, postgres_module_url: str) -> Iterator[InSql]:
         with postgres_database(postgres_module_url) as there:
             yield there
+
+    @pytest.mark.parametrize("changes", [False, True])
+    def test_a_swap_waits_for_who_has_the_row_and_is_none_if_it_was_changed(
+        self, store: Store, there: InSql, changes: bool
+    ) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1))
+        before = store.remembered(saga_id("a"))
+        assert before is not None
+
+        with there.engine.begin() as connection:
+            connection.execute(text("SELECT 1 FROM saga_instance FOR UPDATE"))
+            swap = in_thread(lambda: store.swap(before, replace(before, revision=2), []))
+            wait_until(lambda: self._waiting(there) == 1, "the swap waits", BOUNDED)
+            if changes:  # by hand: neither its revision nor its moment tells
+                connection.execute(text("UPDATE saga_instance SET state = '{\"n\": 2}'"))
+
+        assert swap.result(BOUNDED) is not changes
+        assert read(store, "a")[saga_id("a")].revision == (1 if changes else 2)
+
+    def test_a_table_is_not_read_whole_for_a_few_rows_however_it_has_grown(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(*(an_instance(str(n)) for n in range(500)))
+        with there.engine.begin() as connection:
+            connection.execute(text("ANALYZE saga_instance"))
+
+        def write_and_swap(revision: int) -> None:
+            write(store, *(an_instance(str(n), revision=revision) for n in range(4)))
+            before = store.remembered(saga_id("0"))
+            assert before is not None
+            assert store.swap(before, replace(before, revision=revision), [])
+
+        for revision in range(1, 12):  # until the session keeps a plan of each statement
+            write_and_swap(revision)
+        there.seed(*(an_instance(str(n)) for n in range(500, 1500)))
+        read_whole = self._read_whole(there)
+        write_and_swap(20)
+
+        assert self._read_whole(there) == read_whole
+
+    @staticmethod
+    def _read_whole(there: InSql) -> int:
+        """How often the instances were read from the first to the last until now."""
+        with there.engine.begin() as connection:  # the only session there is
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        told = text("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'saga_instance'")
+        with there.engine.begin() as connection:
+            return connection.scalar(told) or 0
 
     def test_due_instances_that_another_has_locked_are_skipped_without_waiting(
         self, store: Store, there: InSql
