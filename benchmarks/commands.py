@@ -1,7 +1,7 @@
 """What a command costs its participant: ``python -m benchmarks.commands``.
 
 The order platform's own handlers on PostgreSQL, with no broker: the CPU of the participant's thread and the
-statements that it sends, for each command. Several sizes of batches; size 1 is one by one.
+ways to the server and back, for each command. Several sizes of batches; size 1 is one by one.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def databases() -> Iterator[None]:
 
 
 class Counted:
-    """Statements that an engine sends; savepoints, begins and commits are counted, too."""
+    """Ways to the server and back; what goes together with a BEGIN or a COMMIT is no other."""
 
     def __init__(self, participant: Participant) -> None:
-        self.statements = 0
+        self.ways = 0
         engine = participant.engine
         for name in ("before_cursor_execute", "savepoint", "release_savepoint", "rollback_savepoint"):
             event.listen(engine, name, self._one)
@@ -81,7 +81,7 @@ class Counted:
             event.listen(engine, name, self._one)
 
     def _one(self, *_: Any, **__: Any) -> None:
-        self.statements += 1
+        self.ways += 1
 
 
 def measure(
@@ -97,11 +97,11 @@ def measure(
     cpu, wall, told = [], [], []
     for _ in range(rounds):
         batch = [make() for _ in range(size)]
-        before, at, statements = time.thread_time(), time.perf_counter(), counted.statements
+        before, at, ways = time.thread_time(), time.perf_counter(), counted.ways
         replies = participant.receive_all(batch) if size > 1 else [participant.receive(batch[0])]
         cpu.append((time.thread_time() - before) / size)
         wall.append((time.perf_counter() - at) / size)
-        told.append((counted.statements - statements) / size)
+        told.append((counted.ways - ways) / size)
         for reply in replies:
             assert reply is not None
             assert reply.headers["saga_result"] == expect, reply
@@ -110,7 +110,7 @@ def measure(
     wall.sort()
     print(
         f"{name:24} {size:4} at once: CPU {cpu[len(cpu) // 2] * 1e3:6.3f} ms, "
-        f"wall {wall[len(wall) // 2] * 1e3:6.3f} ms, {told[-1]:5.2f} statements"
+        f"wall {wall[len(wall) // 2] * 1e3:6.3f} ms, {told[-1]:5.2f} ways to PostgreSQL"
     )
     return answered
 

@@ -645,7 +645,6 @@ class Participant:
                 with inbox.turns(keys, self.clock()) as turns:
                     begun = True
                     answers = self._in_turns(turns, works, guarded=guarded)
-                    turns.write()
                     reach(Point.COMMANDS_HANDLED)
             except Exception as error:
                 if not begun and isinstance(error, StoreUnavailable):

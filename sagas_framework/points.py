@@ -16,7 +16,7 @@ class Point(StrEnum):
 
     # The orchestrator's reply consumer.
     BATCH_TAKEN = "batch taken"
-    BATCH_DECIDED = "batch decided"  # and written, not committed
+    BATCH_DECIDED = "batch decided"  # nothing is committed
     BATCH_COMMITTED = "batch committed"  # its commands are not published
     BATCH_PUBLISHED = "batch published"  # its replies are not acknowledged
     BATCH_ACKNOWLEDGED = "batch acknowledged"
@@ -31,12 +31,12 @@ class Point(StrEnum):
     # A participant; its commands are compensations and settlings, too.
     COMMAND_TAKEN = "command taken"
     COMMAND_CLAIMED = "command claimed"  # by an outside handler, committed; it has not worked
-    COMMAND_HANDLED = "command handled"  # inside: row, effect and reply are written, not committed
+    COMMAND_HANDLED = "command handled"  # inside: nothing is committed
     COMMAND_COMMITTED = "command committed"  # its reply is not sent
     COMMAND_ANSWERED = "command answered"  # it is not acknowledged
     # A participant that handles its commands in batches.
     COMMANDS_TAKEN = "commands taken"
-    COMMANDS_HANDLED = "commands handled"  # rows, effects and replies are written, not committed
+    COMMANDS_HANDLED = "commands handled"  # nothing is committed
     COMMANDS_COMMITTED = "commands committed"  # their replies are not sent
     COMMANDS_ANSWERED = "commands answered"  # they are not acknowledged
     # The relay: messages that were set aside and go to their queue again.

@@ -365,9 +365,6 @@ class MemoryInboxTurns:
     def finish_work(self) -> None:
         """Each is finished by itself."""
 
-    def write(self) -> None:
-        """They are written when the block is left."""
-
     def saved(self) -> list[InboxRow]:
         """The rows to keep, when all turns are over."""
         self._leave()

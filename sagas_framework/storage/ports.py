@@ -553,13 +553,6 @@ class InboxTurns(Protocol):
             Entangled: some that is not guarded cannot stay.
         """
 
-    def write(self) -> None:
-        """Write every row that was saved, set-wise; all work first. Leaving the block does so, too.
-
-        Raises:
-            LostRace: another wrote one of them meanwhile.
-        """
-
 
 @runtime_checkable
 class BatchInbox(Inbox, Protocol):

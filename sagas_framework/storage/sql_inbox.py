@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -10,19 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     Connection,
     Engine,
     Row,
     String,
-    Text,
     any_,
     bindparam,
-    cast,
-    func,
     insert,
-    literal,
-    literal_column,
     select,
     text,
     update,
@@ -38,25 +33,39 @@ from sagas_framework.storage.retiring import retire_operations
 from sagas_framework.storage.sql import insert_quarantined, replay_quarantined, write_beat
 from sagas_framework.storage.tables import saga_inbox
 from sagas_framework.storage.together import Together
+from sagas_framework.storage.ways import Value, begin_with, commit_with
 
 
 class _Undone(Exception):
     """Thrown into a block to leave it the bad way."""
 
 
-class _Turn:
-    """Whose handler's session it is: one of its own, in a savepoint, or the one of all."""
+class SqlInboxTurn:
+    """See `sagas_framework.storage.ports.InboxTurn`. Its row is read and written together with others'.
 
-    def __init__(self, connection: Connection, row: InboxRow | None, together: Together) -> None:
+    Args:
+        alone: there are no others; its work is written as soon as it is finished.
+
+    Attributes:
+        there: whether the row is in the database.
+        saved: whether it is to be written.
+    """
+
+    def __init__(
+        self, connection: Connection, row: InboxRow | None, together: Together, *, alone: bool
+    ) -> None:
         self.row = row
         self.guarded = True
+        self.there = row is not None
+        self.saved = False
         self._connection = connection
         self._together = together
-        self._there = row is not None
+        self._alone = alone
         self._block: AbstractContextManager[Session] | None = None
         self._session: Session | None = None
 
     def session(self) -> Session:
+        """A handler's own, in a savepoint, if it is guarded; otherwise the one of all."""
         if self._session is None:
             if self.guarded:
                 self._together.forget()  # those who share one are to see what is written here
@@ -77,6 +86,8 @@ class _Turn:
         self._block = self._session = None
         if block is not None:
             block.__exit__(None, None, None)
+        if self._alone:
+            self._together.write()  # nobody else is waited for
 
     def undo_work(self) -> None:
         block, session = self._block, self._session
@@ -92,54 +103,9 @@ class _Turn:
         if self._block is not None:
             self.undo_work()
 
-
-class SqlInboxTurn(_Turn):
-    """See `sagas_framework.storage.ports.InboxTurn`."""
-
-    def __init__(
-        self, connection: Connection, row: InboxRow | None, version: str | None, now: datetime
-    ) -> None:
-        super().__init__(connection, row, Together(connection))
-        self._version = version
-        self._now = now
-
-    def finish_work(self, then: Callable[[], None] | None = None) -> None:
-        super().finish_work(then)
-        self._together.write()  # nobody else is waited for
-
-    def save(self, row: InboxRow) -> None:
-        if self._version is not None:
-            written = _update_version(self._connection, row, self._version, self._now)
-        elif self._there:
-            written = update_rows(self._connection, [row], self._now)
-        else:
-            written = insert_rows(self._connection, [row], self._now)
-        if written != 1:
-            raise LostRace(row.key)
-        self._there, self._version = True, None  # from now on it is locked
-        self.row = row
-
-    def close(self) -> None:
-        self._together.close()
-
-
-class _BatchedTurn(_Turn):
-    """A turn whose row is read and written together with others'."""
-
-    saved = False
-
-    @property
-    def there(self) -> bool:
-        """Whether the row is in the database."""
-        return self._there
-
     def save(self, row: InboxRow) -> None:
         self.row = row
         self.saved = True
-
-    def written(self) -> None:
-        """The row that was saved is in the database."""
-        self._there, self.saved = True, False
 
 
 class SqlInboxTurns:
@@ -156,10 +122,12 @@ class SqlInboxTurns:
         self._connection = connection
         self._version = version  # of the only row, if it was read in the statement that locks its key
         self._together = Together(connection)
-        self._turns = {key: _BatchedTurn(connection, rows.get(key), self._together) for key in keys}
+        self._turns = {
+            key: SqlInboxTurn(connection, rows.get(key), self._together, alone=len(keys) == 1) for key in keys
+        }
         self._now = now
 
-    def get(self, key: str) -> _BatchedTurn | None:
+    def get(self, key: str) -> SqlInboxTurn | None:
         return self._turns.get(key)
 
     def load(self, wanted: Iterable[Wanted]) -> None:
@@ -179,23 +147,27 @@ class SqlInboxTurns:
         self._together.close()
 
     def write(self) -> None:
+        """Write the rows that were saved, after all work; one that is new and alone is committed with that.
+
+        Raises:
+            LostRace: another wrote one of them meanwhile.
+        """
         self._together.write()
         saved = [turn for turn in self._turns.values() if turn.saved]
         new = [turn.row for turn in saved if not turn.there and turn.row is not None]
         known = [turn.row for turn in saved if turn.there and turn.row is not None]
-        if new and insert_rows(self._connection, new, self._now) != len(new):
+        if len(new) == 1 and not known and self._connection.dialect.name == "postgresql":
+            _insert_and_commit(self._connection, new[0], self._now)
+        elif new and insert_rows(self._connection, new, self._now) != len(new):
             raise LostRace(f"one of {len(new)} new operations")
         if known and self._update(known) != len(known):
             raise LostRace(f"one of {len(known)} operations")
-        for turn in saved:
-            turn.written()
 
     def _update(self, rows: Sequence[InboxRow]) -> int:
-        version, self._version = self._version, None  # from now on the row is locked
-        if version is None:
+        if self._version is None:
             return update_rows(self._connection, rows, self._now)
         [row] = rows
-        return _update_version(self._connection, row, version, self._now)
+        return _update_version(self._connection, row, self._version, self._now)
 
 
 class SqlInbox:
@@ -208,16 +180,11 @@ class SqlInbox:
 
     @contextmanager
     def turn(self, key: str, now: datetime) -> Iterator[SqlInboxTurn]:
-        with translated(), self._engine.begin() as connection:
-            turn = SqlInboxTurn(connection, *_taken(connection, key), now)
-            try:
-                yield turn
-                turn.finish_work()
-            except BaseException:
-                turn.abandon()
-                raise
-            finally:
-                turn.close()
+        with self.turns([key], now) as turns:
+            turn = turns.get(key)
+            if turn is None:
+                raise Busy(key)
+            yield turn
 
     @contextmanager
     def turns(self, keys: Sequence[str], now: datetime) -> Iterator[SqlInboxTurns]:
@@ -264,14 +231,26 @@ _INSERT: Final = text(
 _UPDATE: Final = text(
     "UPDATE saga_inbox AS old SET "
     + ", ".join(f"{name} = new.{name}" for name in _COLUMNS if name != "key")
-    + f" FROM {_GIVEN} WHERE old.key = new.key"
+    + f" FROM {_GIVEN} WHERE old.key = new.key AND left(new.key, 0) = ''"  # see `recordset.few`
 )
 _UPDATE_VERSION: Final = text(f"{_UPDATE} AND CAST(old.xmin AS text) = :version")
-_TAKE: Final = select(
-    func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)).label("ours"),
-    cast(literal_column("saga_inbox.xmin"), Text).label("version"),
-    saga_inbox,
-).select_from(select(literal(1)).subquery().outerjoin(saga_inbox, saga_inbox.c.key == bindparam("wanted")))
+_TAKE: Final = (
+    "SELECT CAST(pg_try_advisory_xact_lock(CAST({number} AS bigint)) AS text), CAST(row.xmin AS text), "
+    "CAST(row_to_json(row) AS text) "
+    "FROM (SELECT 1) AS one LEFT JOIN saga_inbox AS row ON row.key = {key}"
+)
+_CASTS: Final = {
+    "lease_until": "timestamptz",
+    "updated_at": "timestamptz",
+    "reply": "json",
+    "undo_reply": "json",
+}
+_INSERT_ONE: Final = "INSERT INTO saga_inbox ({}) VALUES ({})".format(
+    ", ".join(_COLUMNS),
+    ", ".join(
+        f"CAST({{{name}}} AS {_CASTS[name]})" if name in _CASTS else f"{{{name}}}" for name in _COLUMNS
+    ),
+)
 _SQLITE_UPDATE: Final = (
     update(saga_inbox)
     .where(saga_inbox.c.key == bindparam("b_key"))
@@ -297,10 +276,10 @@ def _taken(connection: Connection, key: str) -> tuple[InboxRow | None, str | Non
     if connection.dialect.name != "postgresql":
         rows = _read_rows(connection, [key])
         return (rows[0], None) if rows else (None, None)
-    found = connection.execute(_TAKE, {"wanted": key, "number": _lock_number(key)}).one()
-    if not found.ours:
+    ours, version, row = begin_with(connection, _TAKE, number=_lock_number(key), key=key)
+    if ours != "true":
         raise Busy(key)
-    return (None, None) if found.key is None else (_row(found), found.version)
+    return (None, None) if row is None else (_row_of(json.loads(row)), version)
 
 
 def _taken_together(connection: Connection, keys: Sequence[str], now: datetime) -> SqlInboxTurns:
@@ -340,6 +319,32 @@ def insert_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime)
     except IntegrityError:
         return 0
     return len(rows)
+
+
+def _insert_and_commit(connection: Connection, row: InboxRow, now: datetime) -> None:
+    """Insert a row that is not there, and end the transaction.
+
+    Raises:
+        LostRace: it is there.
+    """
+    values = {"key": row.key, **_values(row, now)}
+    try:
+        commit_with(connection, _INSERT_ONE, **{name: _text(value) for name, value in values.items()})
+    except IntegrityError as error:
+        if getattr(getattr(error.orig, "diag", None), "table_name", None) != saga_inbox.name:
+            raise  # a constraint of the service's own, which is looked at when all is there
+        raise LostRace(row.key) from error
+
+
+def _text(value: Any) -> Value:
+    """As a statement can have it; what JSON has a form for as that, but for texts and numbers."""
+    match value:
+        case None | str() | int():
+            return value
+        case datetime():
+            return value.isoformat()
+        case _:
+            return json.dumps(value)
 
 
 def update_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime) -> int:
@@ -383,6 +388,23 @@ def _row(row: Row[Any]) -> InboxRow:
         reply=Stored.from_json(row.reply),
         undo_attempt=row.undo_attempt,
         undo_reply=Stored.from_json(row.undo_reply),
+    )
+
+
+def _row_of(columns: Mapping[str, Any]) -> InboxRow:
+    """From the columns as PostgreSQL writes them as JSON."""
+    until = columns["lease_until"]
+    return InboxRow(
+        key=columns["key"],
+        saga_id=columns["saga_id"],
+        task=columns["task"],
+        state=RowState(columns["state"]),
+        attempt=columns["attempt"],
+        claim=columns["claim"],
+        lease_until=None if until is None else datetime.fromisoformat(until),
+        reply=Stored.from_json(columns["reply"]),
+        undo_attempt=columns["undo_attempt"],
+        undo_reply=Stored.from_json(columns["undo_reply"]),
     )
 
 

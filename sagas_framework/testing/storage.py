@@ -400,6 +400,3 @@ class _SimulatedTurns:
 
     def finish_work(self) -> None:
         self._inner.finish_work()
-
-    def write(self) -> None:
-        self._inner.write()

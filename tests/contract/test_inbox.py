@@ -42,7 +42,7 @@ from sagas_framework.storage.ports import (
     StoreUnavailable,
 )
 from sagas_framework.storage.redis_inbox import RedisInbox
-from sagas_framework.storage.sql_inbox import SqlInbox, SqlInboxTurn
+from sagas_framework.storage.sql_inbox import SqlInbox, SqlInboxTurns
 from tests.contract.looking import (
     BOUNDED,
     NOON,
@@ -464,8 +464,8 @@ class BatchInboxContract(TransactionalInboxContract):
         assert batches.forget(after(5)) == 1  # "answered": the others were changed at that moment
 
     def test_a_batch_of_nothing_changes_nothing(self, batches: BatchInbox) -> None:
-        with batches.turns([], NOON) as turns:
-            turns.write()
+        with batches.turns([], NOON):
+            pass
 
     def test_a_key_may_be_odd(self, batches: BatchInbox) -> None:
         odd = ["it's", 'a "quote"', "{1,2}", "back\\slash", "NULL", "ünïcode", "%(keys)s", ":keys"]
@@ -489,15 +489,13 @@ class BatchInboxContract(TransactionalInboxContract):
         assert seen == a_row()
         assert read(batches) == a_row(state=RowState.UNDONE)
 
-    def test_rows_may_be_saved_again_after_they_were_written(self, batches: BatchInbox) -> None:
+    def test_of_rows_that_are_saved_again_the_last_ones_stay(self, batches: BatchInbox) -> None:
         with batches.turns([KEY], NOON) as turns:
             held(turns, KEY).save(a_row())
-            turns.write()
             held(turns, KEY).save(a_row(state=RowState.UNDONE))
-            turns.write()
+        assert read(batches) == a_row(state=RowState.UNDONE)
         with batches.turns([KEY], NOON) as turns:
             held(turns, KEY).save(a_row(state=RowState.FAILED))
-            turns.write()
             held(turns, KEY).save(a_row(state=RowState.UNDONE, attempt=2))
 
         assert read(batches) == a_row(state=RowState.UNDONE, attempt=2)
@@ -536,7 +534,6 @@ class BatchInboxContract(TransactionalInboxContract):
                     there.work(session, key)
                     turn.finish_work()
                     turn.save(a_row(key))
-                turns.write()
                 session = held(turns, "at work").session()
                 assert session is not None
                 there.work(session, "at work")
@@ -884,7 +881,8 @@ class SqlInboxContract(BatchInboxContract):
     def test_a_row_that_appeared_since_it_was_read_is_a_lost_race(self, inbox: Inbox, there: InSql) -> None:
         # Somebody who takes no lock: an older release, or a person.
         def turn_and_save(connection: Any) -> None:
-            turn = SqlInboxTurn(connection, None, None, NOON)
+            turns = SqlInboxTurns(connection, [KEY], {}, NOON)
+            turn = held(turns, KEY)
             assert turn.row is None
             connection.execute(
                 text(
@@ -894,6 +892,7 @@ class SqlInboxContract(BatchInboxContract):
                 {"key": KEY, "now": NOON.replace(tzinfo=None)},
             )
             turn.save(a_row())
+            turns.write()
 
         with there.engine.connect() as connection, pytest.raises(LostRace):
             turn_and_save(connection)
