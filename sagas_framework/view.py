@@ -23,6 +23,7 @@ from sagas_framework.core.why import (
     quoted,
     why,
 )
+from sagas_framework.messages import Signal
 from sagas_framework.saga import SagaDefinition
 from sagas_framework.steps import WaitStep
 from sagas_framework.storage.ports import ActRow, HistoryLine, SignalRow, Stuck
@@ -69,12 +70,14 @@ class SagaView:
     @property
     def signals(self) -> Sequence[str]:
         """The names of the signals that it waits for now; none if its declaration is not at hand."""
-        found: list[str] = []
-        for record in self.records:
-            step = self.saga and self.saga.steps[self.saga.index(record.name)]
-            if record.phase is Phase.WAITING and isinstance(step, WaitStep):
-                found += step.names
-        return found
+        return [signal.signal_name for record in self.records for signal in self.awaited_by(record)]
+
+    def awaited_by(self, record: StepRecord) -> Sequence[type[Signal]]:
+        """The signals that this step waits for now; none if its declaration is not at hand."""
+        step = self.saga and self.saga.steps[self.saga.index(record.name)]
+        if record.phase is not Phase.WAITING or not isinstance(step, WaitStep):
+            return []
+        return [one.signal for one in step.signals]
 
     @property
     def options(self) -> Sequence[Option]:

@@ -15,7 +15,6 @@ from sagas_framework.cli.base import Program, json_option, pass_program
 from sagas_framework.cli.output import Screen, ago, aligned, print_json
 from sagas_framework.core.events import Act
 from sagas_framework.core.instance import Phase, SagaInstance, StepRecord
-from sagas_framework.core.options import Option
 from sagas_framework.core.telling import effect, line_in_words, phase_in_words
 from sagas_framework.core.why import in_words, quoted
 from sagas_framework.saga import SagaDefinition
@@ -54,7 +53,7 @@ def show(program: Program, saga_id: str, folder: Path | None) -> None:
     screen.heading("State")
     screen.verbatim(json.dumps(dict(view.instance.state), indent=2, ensure_ascii=False))
     _print_asked(screen, view.acts, now)
-    _print_options(screen, program, saga_id, view.options)
+    _print_options(screen, program, saga_id, view)
 
 
 @click.command()
@@ -167,10 +166,20 @@ def _print_asked(screen: Screen, asked: Sequence[ActRow], now: datetime) -> None
         screen.line(told)
 
 
-def _print_options(screen: Screen, program: Program, named: str, possible: Sequence[Option]) -> None:
-    if not possible:
+def _print_options(screen: Screen, program: Program, named: str, view: SagaView) -> None:
+    possible = view.options
+    if not (possible or view.signals):
         return
     screen.heading("What you can do")
+    for record in view.records:
+        for signal in view.awaited_by(record):
+            words = ["saga", "-A", str(program.name), "signal", view.instance.saga, view.instance.key]
+            line = shlex.join([*words, signal.signal_name])
+            schema = signal.model_json_schema()
+            if schema.get("required"):
+                line += f" --payload '{_example(schema)}'"
+            screen.verbatim(line)
+            screen.line(f"{record.name}: takes the signal, and waits no longer.", indent=4)
     waiting = {option.step for option in possible if option.step}
     for option in possible:
         words = ["saga", "-A", str(program.name), option.act.value, named]

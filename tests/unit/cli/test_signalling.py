@@ -13,6 +13,7 @@ import pytest
 
 from sagas_framework import Sagas
 from sagas_framework.cli import signalling
+from sagas_framework.core.instance import Phase
 from tests.unit.cli.shop import orchestrator_of, say
 
 WORKER = """
@@ -31,8 +32,13 @@ def take(order, approval):
 
 step = Steps(Order)
 
+class Renewal(Signal, name="renewal"):
+    days: int = 1
+
 class Approved(Saga[Order], name="approved", version=1, deadline=timedelta(days=2)):
-    approve = step.wait(on(Approval, take), deadline=timedelta(hours=24))
+    approve = step.wait(
+        on(Approval, take), on(Renewal, lambda order, renewal: None), deadline=timedelta(hours=24)
+    )
     done = step.local(lambda order, session: None)
 
 sagas = Sagas("signalled", "sqlite:///signalled.sqlite3", sagas=[Approved], reply_queue=Queue("r"))
@@ -81,7 +87,7 @@ def test_a_signal_that_nobody_has_looked_at_is_stored_and_listed() -> None:
     ("arguments", "told"),
     [
         (("approved", "order-1", "approval"), "$.approver: Field required"),
-        (("approved", "order-1", "rejection"), "waits for: approval"),
+        (("approved", "order-1", "rejection"), "waits for: approval, renewal"),
         (("nothing", "order-1", "approval"), "No saga named 'nothing'"),
         (("approved", "order-1", "approval", "--payload", "{"), "--payload is no JSON"),
     ],
@@ -109,3 +115,20 @@ def test_the_command_that_a_waiting_saga_is_shown_with_moves_its_deadline(step: 
     assert said.exit_code == 0, said.output
     (instance,) = sagas.find("order-1")
     assert (instance.steps["approve"].deadline if step else instance.deadline) == until
+
+
+@pytest.mark.parametrize("name", ["approval", "renewal"])
+def test_the_command_that_a_waiting_saga_is_shown_with_tells_it_what_it_waits_for(name: str) -> None:
+    sagas = waiting("order 1")  # two words for a shell, unless it is quoted
+    payload = {"approval": """ --payload '{"approver": <string>}'""", "renewal": ""}[name]
+    line = f"saga -A signalled_worker signal approved 'order 1' {name}{payload}"
+
+    shown = say("-A", "signalled_worker", "show", "order 1").stdout
+    said = say(*shlex.split(line.replace("<string>", '"ann"'))[1:], "--no-wait")
+    orchestrator_of(sagas).take_signals()
+
+    assert f"{line}\n    approve: takes the signal, and waits no longer.\n" in shown
+    assert said.exit_code == 0, said.output
+    (instance,) = sagas.find("order 1")
+    assert instance.steps["approve"].phase is Phase.SUCCEEDED
+    assert "saga -A signalled_worker signal" not in say("-A", "signalled_worker", "show", "order 1").stdout
