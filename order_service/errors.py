@@ -8,8 +8,8 @@ from app_common.web.errors import add_error_handlers as add_common_handlers
 from app_common.web.errors import problem
 from order_service.once import KeyReused
 from order_service.orders import UnknownOrder
-from order_service.processing import DecidedAlready, NeedsNoApproval
-from sagas_framework import SignalConflict, UnknownRun
+from order_service.processing import DecidedAlready, DecisionKeyReused, NeedsNoApproval
+from sagas_framework import UnknownRun
 
 
 def add_error_handlers(app: Flask) -> None:
@@ -27,7 +27,7 @@ def add_error_handlers(app: Flask) -> None:
     app.register_error_handler(UnknownRun, unknown_saga)
     app.register_error_handler(NeedsNoApproval, needs_no_approval)
     app.register_error_handler(DecidedAlready, decided_already)
-    app.register_error_handler(SignalConflict, other_decision)
+    app.register_error_handler(DecisionKeyReused, decision_key_reused)
 
 
 def key_reused(error: KeyReused) -> Response:
@@ -54,5 +54,5 @@ def decided_already(error: DecidedAlready) -> Response:
     return problem(409, str(error), "Look at the order to see how it goes on")
 
 
-def other_decision(error: SignalConflict) -> Response:
+def decision_key_reused(error: DecisionKeyReused) -> Response:
     return problem(409, str(error), "Take a new Idempotency-Key for a new decision")

@@ -37,6 +37,7 @@ from sagas_framework import (
     OutcomeKind,
     SagaInstance,
     SagasError,
+    SignalConflict,
     SignalRow,
     Status,
     reading,
@@ -93,6 +94,15 @@ class DecidedAlready(Exception):
 
     def __init__(self, order_id: str, why: str) -> None:
         super().__init__(f"The order {order_id} cannot be decided any more: {why}")
+
+
+class DecisionKeyReused(Exception):
+    """An idempotency key came again, with another decision about the order. Nothing was stored."""
+
+    def __init__(self, key: str, order_id: str) -> None:
+        super().__init__(
+            f"The Idempotency-Key {key!r} was used for another decision about the order {order_id}"
+        )
 
 
 # ---- taking ---------------------------------------------------------------------------------------
@@ -353,7 +363,7 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
         UnknownOrder: there is none with this id.
         NeedsNoApproval: nobody is asked.
         DecidedAlready: somebody was quicker, or it is too late.
-        SignalConflict: the key was used for another decision.
+        DecisionKeyReused: the key was used for another decision about it.
     """
     said_id = None if key is None else hashlib.sha256(key.encode()).hexdigest()  # an id may be shorter
     saga = _saga_of(order_id)
@@ -372,14 +382,18 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
         if said is None and not saga.status.ended and sagas.clock() > (deadline := _deadline(saga, state)):
             # No orchestrator has looked at the clock yet; the deadline counts all the same.
             raise DecidedAlready(order_id, f"its deadline has passed, {deadline.astimezone(UTC).isoformat()}")
-        stored = sagas.signal(
-            ProcessOrderSaga,
-            approval,
-            key=order_id,
-            id=said_id,
-            by=approval.approver[:_LONGEST_BY],
-            session=session,
-        )
+        try:
+            stored = sagas.signal(
+                ProcessOrderSaga,
+                approval,
+                key=order_id,
+                id=said_id,
+                by=approval.approver[:_LONGEST_BY],
+                session=session,
+            )
+        except SignalConflict as error:  # it names the id, which nobody would know again
+            assert key is not None
+            raise DecisionKeyReused(key, order_id) from error
     answered = sagas.signal_answer(stored.id, within=ANSWERED_WITHIN)
     if answered.too_late:
         raise DecidedAlready(order_id, answered.answer or "it is too late")
