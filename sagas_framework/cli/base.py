@@ -114,7 +114,14 @@ class Program:
             folder = folder or self.sagas.archive
             if folder is None or not folder.is_dir():
                 raise
-            found = Archive(folder).find(named)
+            archive = Archive(folder)
+            found = archive.find(named)
+        if not found and (row := archive.operation(named)) is not None:
+            raise SagasError(
+                f"{named!r} is no saga but one of its operations: {row['task']} ({row['state']}), "
+                f"in the inbox rows of {folder}. Show the saga that it belongs to: "
+                f"saga -A {self.name} show {row['saga_id']}"
+            )
         if not found:
             raise SagasError(f"No saga has the id or the key {named!r} in this database, nor in {folder}.")
         if len(found) > 1:

@@ -252,21 +252,27 @@ class Archive:
         return Segment(**said)
 
     def find(self, named: str, *, most: int = 10) -> list[dict[str, Any]]:
-        """Rows by their id, else by their business key, else by the beginning of the id; the newest first.
+        """Sagas by their id, else by their business key, else by the beginning of the id; the newest first.
 
-        A row that stands in the archive twice is given once, as it was written last.
+        One that stands in the archive twice is given once, as it was written last.
         """
         wanted, prefix = named.lower(), _dashed(named)
         key = json.dumps(named, ensure_ascii=False).encode()
         kinds: list[_Kind] = [
-            (wanted.encode(), lambda row: bool(row["id"] == wanted)),
-            (key, lambda row: bool(row.get("key") == named)),
+            (wanted.encode(), lambda row: _is_saga(row) and row["id"] == wanted),
+            (key, lambda row: _is_saga(row) and row["key"] == named),
         ]
         if prefix is not None:
-            kinds.append((prefix.encode(), lambda row: str(row["id"]).startswith(prefix)))
+            kinds.append((prefix.encode(), lambda row: _is_saga(row) and row["id"].startswith(prefix)))
             if len(prefix) == _WHOLE and (found := self._rows(kinds[2:], most, whole=prefix)):
                 return found  # else it is a business key that looks like an id
         return self._rows(kinds, most)
+
+    def operation(self, its_id: str) -> dict[str, Any] | None:
+        """The inbox row of an operation, by its whole id, as it was written last; None if there is none."""
+        whole = _dashed(its_id) or its_id
+        kind: _Kind = (whole.encode(), lambda row: not _is_saga(row) and row["id"] == whole)
+        return next(iter(self._rows([kind], 1, whole=whole)), None)
 
     def _rows(self, kinds: Sequence[_Kind], most: int, *, whole: str | None = None) -> list[dict[str, Any]]:
         """The newest rows of the first kind of which there are any.
@@ -361,6 +367,11 @@ def _members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
         end = begin + read - len(rest)
         yield begin, end, b"".join(parts)
         begin = end
+
+
+def _is_saga(row: Row) -> bool:
+    """Whether it is a saga's: inboxes may have the same folder, and have the id of an operation for a key."""
+    return "history" in row
 
 
 def _ids(content: bytes) -> list[str]:

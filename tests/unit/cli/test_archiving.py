@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
-from tests.unit.cli.shop import PARTICIPANT, WORKER, Shop, forget_modules, say, standing_in
+from sagas_framework.core.ids import operation_id
+from sagas_framework.storage.tables import saga_inbox
+from tests.unit.cli.shop import NOON, PARTICIPANT, WORKER, Shop, forget_modules, say, standing_in
 
 MONTH = timedelta(days=30).total_seconds()
 KEEPING = WORKER.replace(
@@ -90,6 +94,50 @@ def test_an_archive_that_cannot_be_written_is_told_and_nothing_goes(shop: Shop) 
     assert result.exit_code == 1
     assert "The archive cannot be written, and what was to go there stays" in result.output
     assert shop.sagas.find("order-1") != []
+
+
+@pytest.mark.parametrize("folder", [(), ("--archive", "archive")])
+@pytest.mark.parametrize("command", ["show", "history"])
+def test_an_operation_in_the_same_folder_is_told_as_one_of_its_saga(
+    shop: Shop, tmp_path: Path, command: str, folder: tuple[str, ...]
+) -> None:
+    (before,) = shop.sagas.find("order-1")
+    operation = operation_id(before.id, "create_restaurant_ticket")
+    keeping = PARTICIPANT.replace(
+        "clock=", 'archive=Path("archive"), retention=timedelta(days=2), clock='
+    ).replace(
+        "from sagas_framework",
+        "from datetime import timedelta\nfrom pathlib import Path\nfrom sagas_framework",
+        1,
+    )
+    (tmp_path / "kitchen.py").write_text(keeping)
+    assert say("-A", "kitchen", "db", "upgrade").exit_code == 0
+    kitchen = importlib.import_module("kitchen")
+    with kitchen.participant.engine.begin() as connection:
+        handled = {
+            "key": operation,
+            "saga_id": before.id,
+            "task": "restaurant_service.create_ticket",
+            "state": "done",
+            "attempt": 1,
+            "undo_attempt": 0,
+            "reply": {"ticket_id": 7},
+            "updated_at": NOON - timedelta(days=30),
+        }
+        connection.execute(insert(saga_inbox), handled)
+    kitchen.participant.engine.dispose()
+
+    assert say("-A", "kitchen", "archive", "run").output == "1 archived, 0 dropped\n"
+    assert shop.json("archive", "run") == {"archived": 2, "dropped": 0}
+    told = shop.say(command, operation, *folder)
+
+    assert told.exit_code == 1
+    assert told.output == (
+        f"Error: {operation!r} is no saga but one of its operations: restaurant_service.create_ticket "
+        f"(done), in the inbox rows of archive. Show the saga that it belongs to: "
+        f"saga -A worker show {before.id}\n"
+    )
+    assert "order-1 is completed" in shop.say(command, before.id, *folder).output
 
 
 def test_a_participant_has_an_inbox_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

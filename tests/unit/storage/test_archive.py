@@ -6,7 +6,7 @@ import fcntl
 import gzip
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -48,7 +48,14 @@ def writer(folder: Path, rows: Rows, **options: Any) -> ArchiveWriter:
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
-    return {"id": f"00000000-0000-7000-8000-{number:012}", "key": f"order-{number}", **more}
+    its_id = f"00000000-0000-7000-8000-{number:012}"
+    return {"id": its_id, "key": f"order-{number}", "history": [], **more}
+
+
+def operation(number: int, **more: Any) -> dict[str, Any]:
+    """As an inbox has it: its key is its id."""
+    its_id = f"00000000-0000-5000-8000-{number:012}"
+    return {"id": its_id, "key": its_id, "saga_id": row(number)["id"], "state": "done", **more}
 
 
 def dies(part: ArchiveWriter) -> None:
@@ -268,3 +275,28 @@ def test_a_row_that_stands_there_twice_is_given_once_as_it_was_written_last(
 
     assert one["revision"] == 4
     assert [checked.twice for checked in Archive(tmp_path).check()] == [0, 1]
+
+
+def test_the_operations_of_an_inbox_in_the_same_folder_are_no_sagas(tmp_path: Path, rows: Rows) -> None:
+    part = writer(tmp_path, rows)
+    part.add([row(number) for number in range(3)] + [operation(number) for number in range(20)], NOON)
+    part.close()
+    op = operation(2)["id"]
+
+    assert found(tmp_path, op) == found(tmp_path, op[:19]) == []
+    assert found(tmp_path, "00000000") == ["order-2", "order-1", "order-0"]
+
+
+@pytest.mark.parametrize("written", [str, str.upper, lambda its_id: its_id.replace("-", "")])
+def test_an_operation_is_found_by_its_whole_id_and_as_it_was_written_last(
+    tmp_path: Path, rows: Rows, written: Callable[[str], str]
+) -> None:
+    part = writer(tmp_path, rows)
+    for hours, state in enumerate(("failed", "undone")):
+        part.add([row(1), operation(1, state=state)], NOON + hours * HOUR)
+        part.close()
+    archive = Archive(tmp_path)
+
+    assert archive.operation(written(operation(1)["id"])) == operation(1, state="undone")
+    assert archive.operation(operation(1)["id"][:-1]) is None
+    assert archive.operation(row(1)["id"]) is archive.operation("order-1") is None
