@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sagas_framework.console.problem import Problem
-from sagas_framework.core.instance import OutcomeKind, SagaInstance, Status
+from sagas_framework.core.instance import Cause, OutcomeKind, SagaInstance, Status
 from sagas_framework.storage.ports import Filter, is_storable
 
 OPEN: Final = "open"
@@ -23,6 +23,16 @@ AGES: Final = {
     "1d": ("over 1 d ago", timedelta(days=1)),
 }
 """``word in the address -> (words, span)``."""
+CAUSES: Final = {
+    Cause.SIGNAL: "a signal",
+    Cause.TIME: "its time",
+    Cause.ANSWER: "an answer",
+    Cause.PAUSE: "its next try",
+    Cause.PERSON: "a person",
+    Cause.START: "its start",
+    Cause.TURN: "its turn",
+}
+"""What a saga can wait for, in words."""
 LONGEST: Final = 255
 """Characters of anything that is looked for."""
 
@@ -36,6 +46,7 @@ class Wanted:
         key: a business key, an id or its beginning; then all statuses are looked through.
         older: one of `AGES`.
         waits: the task or the step that they wait for.
+        cause: the kind of what they wait for.
         after: where the page begins.
     """
 
@@ -45,6 +56,7 @@ class Wanted:
     outcome: OutcomeKind | None = None
     older: str | None = None
     waits: str | None = None
+    cause: Cause | None = None
     after: str | None = None
 
     @classmethod
@@ -74,6 +86,8 @@ class Wanted:
             _one_of("older", text["older"], AGES)
         if "outcome" in text:
             _one_of("outcome", text["outcome"], [kind.value for kind in OutcomeKind])
+        if "cause" in text:
+            _one_of("cause", text["cause"], [cause.value for cause in CAUSES])
         return cls(
             tab=ALL if "key" in text else text.get("tab", OPEN),
             key=text.get("key"),
@@ -81,6 +95,7 @@ class Wanted:
             outcome=OutcomeKind(text["outcome"]) if "outcome" in text else None,
             older=text.get("older"),
             waits=text.get("waits"),
+            cause=Cause(text["cause"]) if "cause" in text else None,
             after=text.get("after"),
         )
 
@@ -97,6 +112,7 @@ class Wanted:
             outcome=self.outcome,
             older_than=None if self.older is None else now - AGES[self.older][1],
             waits_for=self.waits,
+            cause=self.cause,
             open_only=self.tab == OPEN,
             after=self.after,
             limit=limit,
@@ -110,11 +126,12 @@ class Wanted:
     def fits(self, instance: SagaInstance, now: datetime) -> bool:
         """Whether one that was found by its key is what is looked for."""
         outcome = instance.outcome and instance.outcome.kind
-        waits = instance.waiting and instance.waiting.what
+        waits = instance.waiting
         return (
             self.saga in (None, instance.saga)
             and self.outcome in (None, outcome)
-            and self.waits in (None, waits)
+            and self.waits in (None, waits and waits.what)
+            and self.cause in (None, waits and waits.cause)
             and (self.older is None or instance.created_at < now - AGES[self.older][1])
         )
 
@@ -131,6 +148,7 @@ class Wanted:
             "outcome": self.outcome and self.outcome.value,
             "older": self.older,
             "waits": self.waits,
+            "cause": self.cause and self.cause.value,
             "after": self.after,
         }
         return {name: value for name, value in (named | changes).items() if value}

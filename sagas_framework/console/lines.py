@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from markupsafe import Markup
 
 from sagas_framework.console.story import pips
-from sagas_framework.core.instance import SagaInstance
+from sagas_framework.core.instance import Phase, SagaInstance
 from sagas_framework.core.why import in_words
 from sagas_framework.view import SagaView, summary
 
@@ -35,6 +36,27 @@ class Line:
         return in_words(self.view.now - self.instance.created_at)
 
     @property
+    def until(self) -> datetime | None:
+        """The next moment at which time alone moves it: a deadline, the end of a pause; None if none does."""
+        instance = self.instance
+        moments = [
+            moment
+            for record in instance.steps.values()
+            for moment in (record.deadline, record.resume_at)
+            if moment is not None
+        ]
+        if instance.deadline is not None and instance.outcome is None and not instance.late:
+            moments.append(instance.deadline)
+        return min(moments, default=None) if self.open else None
+
+    @property
+    def left(self) -> str:
+        """The time until then; ``over`` if nobody has looked at the clock yet."""
+        assert self.until is not None
+        left = self.until - self.view.now
+        return in_words(left) if left > timedelta(0) else "over"
+
+    @property
     def step(self) -> str:
         """At which step it is; empty if at none."""
         records = list(self.instance.steps.values())
@@ -42,7 +64,8 @@ class Line:
             if record.parked:
                 return record.name
         for record in records:
-            if record.flight is not None or record.resume_at is not None:
+            moves = record.flight is not None or record.resume_at is not None
+            if moves or record.phase is Phase.WAITING:
                 return record.name
         outcome = self.instance.outcome
         return "" if outcome is None else outcome.step

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request, url_for
 from sagas_framework.console import answers
 from sagas_framework.console.chosen import MOST_AT_ONCE
 from sagas_framework.console.desk import Desk
-from sagas_framework.console.filters import AGES, ALL, OPEN, TABS, Wanted
+from sagas_framework.console.filters import AGES, ALL, CAUSES, OPEN, TABS, Wanted
 from sagas_framework.console.lines import Line
 from sagas_framework.console.problem import Problem
 from sagas_framework.core.instance import OutcomeKind, Status
@@ -60,6 +60,7 @@ def add_list_routes(blueprint: Blueprint, desk: Desk) -> None:
             most=MOST_AT_ONCE,
             names=names(desk),
             ages={word: words for word, (words, _) in AGES.items()},
+            causes=CAUSES,
             outcomes=[kind.value for kind in OutcomeKind],
         )
 

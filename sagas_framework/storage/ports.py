@@ -398,6 +398,7 @@ class Filter:
     Args:
         older_than: created before; to the millisecond.
         waits_for: the task or the step that they wait for.
+        cause: the kind of what they wait for.
         after: the `Page.next` of the page before.
         parked_first: those that need a person come before the others.
         limit: at least 1.
@@ -411,6 +412,7 @@ class Filter:
     key: str | None = None
     older_than: datetime | None = None
     waits_for: str | None = None
+    cause: Cause | None = None
     open_only: bool = False
     parked_first: bool = True
     after: str | None = None

@@ -94,7 +94,7 @@ def _phases(wanted: Filter) -> tuple[Collection[Status], Collection[Status]]:
 def _statuses(wanted: Filter) -> set[Status]:
     """Those in which an instance can be and fit. An outcome other than ok is had from turning back on."""
     fitting = {status for status in Status if wanted.status in (None, status)}
-    if wanted.open_only:
+    if wanted.open_only or wanted.cause is not None:
         fitting = {status for status in fitting if not status.ended}
     if wanted.outcome is OutcomeKind.OK:
         fitting &= {Status.COMPLETED}
@@ -157,6 +157,8 @@ def _fitting(query: Select[Any], wanted: Filter) -> Select[Any]:
         query = query.where(table.id < first_id(wanted.older_than))
     if wanted.waits_for is not None:
         query = query.where(*_waiting_for(wanted.waits_for))
+    if wanted.cause is not None:
+        query = query.where(table.cause == wanted.cause.value)
     return query
 
 

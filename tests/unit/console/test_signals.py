@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from sagas_framework import NOTHING_TO_UNDO, Failure, Saga, Signal, Steps, on
 from sagas_framework.console import one
 from sagas_framework.console.shown import WAITING
+from sagas_framework.core.events import Act
 from sagas_framework.core.instance import OutcomeKind, SagaInstance, Status
 from tests.unit.console.counter import HTML, Counter, Page
 from tests.unit.core.stories import OrderState
@@ -113,6 +114,97 @@ def send(counter: Counter, page: Page, signal: str, **typed: str) -> TestRespons
     return counter.client.post(
         where[1], data={**form.filled, **fields, **signed, "signal": signal}, headers=HTML
     )
+
+
+def untaken(counter: Counter, key: str) -> None:
+    """One that no orchestrator has seen yet."""
+    with counter.sagas.engine.begin() as connection:
+        counter.sagas.start(BigOrderSaga, BigOrderState(), key=key, session=connection)
+
+
+def listed(counter: Counter, **asked: str) -> Page:
+    return Page.of(counter.client.get("/sagas/", query_string=asked, headers=HTML))
+
+
+@pytest.mark.parametrize(
+    ("cause", "found"),
+    [
+        ("signal", ["asked"]),
+        ("time", ["cooling"]),
+        ("start", ["new"]),
+        ("person", []),
+        ("", ["asked", "cooling", "new"]),
+    ],
+)
+@pytest.mark.parametrize("how", [{}, {"status": "running"}, {"status": "all"}])
+def test_the_list_can_be_narrowed_to_what_waits_for_the_like(
+    counter: Counter, cause: str, found: list[str], how: dict[str, str]
+) -> None:
+    waiting(counter, "asked")
+    waiting(counter, "cooling", small=True)
+    untaken(counter, "new")
+
+    page = listed(counter, cause=cause, **how)
+    told = as_program(counter.client.get("/sagas/", query_string={"cause": cause} | how))
+
+    assert sorted({"asked", "cooling", "new"} & set(page.links)) == found
+    assert sorted(saga["key"] for saga in told["sagas"]) == found
+    assert (f'<option value="{cause}" selected>' in page.html) == bool(cause)
+
+
+@pytest.mark.parametrize(("cause", "found"), [("signal", True), ("time", False)])
+def test_what_is_looked_for_by_its_key_is_narrowed_as_well(counter: Counter, cause: str, found: bool) -> None:
+    waiting(counter, "asked")
+
+    assert ("asked" in listed(counter, key="asked", cause=cause).links) == found
+
+
+def test_a_cause_that_nothing_has_is_refused_in_words(counter: Counter) -> None:
+    answer = counter.client.get("/sagas/?cause=nope")
+
+    assert answer.status_code == 400
+    assert answer.json == {
+        "error": "There is no cause 'nope'",
+        "do": "Use one of these: signal, time, answer, pause, person, start, turn",
+    }
+
+
+def test_the_list_says_what_each_waits_for_and_how_long_at_most(counter: Counter) -> None:
+    waiting(counter)
+    counter.sleeps(3600)
+
+    row = listed(counter).text
+
+    assert "approval Waits for approval; turns back in 23 h. 23 h left 1 h" in row
+    assert 'title="2026-03-02 12:00:00.000 UTC">23 h</time>' in listed(counter).html
+
+
+def test_the_sagas_own_deadline_counts_if_it_comes_first(counter: Counter) -> None:
+    saga_id = waiting(counter)
+    sooner = counter.now + timedelta(hours=2)
+    counter.sagas.act(saga_id, Act.RESCHEDULE, by="maria", reason="a hurry", until=sooner)
+    turn(counter, saga_id)
+
+    assert "2 h left" in listed(counter).text
+
+
+def test_time_that_is_over_while_nobody_looks_is_told_as_over(counter: Counter) -> None:
+    waiting(counter)
+    counter.sleeps(25 * 3600)
+
+    assert " over 1 d 1 h" in listed(counter).text
+
+
+def test_what_has_ended_or_waits_for_no_moment_has_no_time_left(counter: Counter) -> None:
+    ended = waiting(counter, "ended")
+    counter.sagas.act(ended, Act.CANCEL, by="maria", reason="changed her mind")
+    turn(counter, ended)
+    untaken(counter, "new")
+
+    page = listed(counter, status="all")
+
+    assert {"ended", "new"} <= set(page.links)
+    assert " left " not in page.text.partition("Age")[2]
 
 
 def test_a_saga_that_waits_says_for_what_until_when_and_how_long_that_is(counter: Counter) -> None:
