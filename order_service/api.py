@@ -45,7 +45,8 @@ def accepted(placed: Placed) -> Response:
 def show_order(order_id: str) -> Response:
     """An order as it stands. Whoever asks again with its ETag gets 304 while nothing has changed."""
     order = describe_order(order_id)
-    response = jsonify(order | {"links": _links(order["id"], order["saga"]["id"])})
+    links = _links(order["id"], order["saga"] and order["saga"]["id"])
+    response = jsonify(order | {"links": links})
     response.cache_control.no_cache = True
     response.add_etag()
     response.make_conditional(request)
@@ -91,8 +92,9 @@ def _bad_key(problem: str) -> Refusal:
     )
 
 
-def _links(order_id: int, saga_id: str) -> dict[str, str]:
-    return {
-        "order": url_for("show_order", order_id=order_id),
-        "saga": url_for("sagas.show_saga", saga_id=saga_id),
-    }
+def _links(order_id: int, saga_id: str | None) -> dict[str, str]:
+    """Where to look; without the saga once it has gone to the archive."""
+    links = {"order": url_for("show_order", order_id=order_id)}
+    if saga_id is not None:
+        links["saga"] = url_for("sagas.show_saga", saga_id=saga_id)
+    return links

@@ -17,7 +17,7 @@ from app_common.web.answers import LIVE, page
 from app_common.web.errors import Refusal
 from order_service import processing
 from order_service.orchestrator import sagas
-from order_service.orders import UnknownOrder
+from order_service.orders import SagaArchived, UnknownOrder
 from order_service.sagas.process_order import ProcessOrderSaga
 from sagas_framework import Became, Filter, OutcomeKind, SignalRow
 from sagas_framework.console import in_words
@@ -138,14 +138,14 @@ class ApprovalViews:
 
 
 def what_became(order_id: str, *, approved: bool, by: str | None) -> Told | None:
-    """What became of somebody's decision; None if there is no such order.
+    """What became of somebody's decision; None if there is no such order, or that is long ago.
 
     Args:
         by: who decided; None: who looks is not logged in any more.
     """
     try:
         order = processing.describe(order_id)
-    except UnknownOrder:
+    except (UnknownOrder, SagaArchived):
         return None
     said = processing.decision_of(order_id)
     word = "approved" if approved else "rejected"

@@ -7,7 +7,7 @@ from flask import Flask, Response
 from app_common.web.errors import add_error_handlers as add_common_handlers
 from app_common.web.errors import problem
 from order_service.once import KeyReused
-from order_service.orders import UnknownOrder
+from order_service.orders import SagaArchived, UnknownOrder
 from order_service.processing import DecidedAlready, DecisionKeyReused, NeedsNoApproval
 from sagas_framework import UnknownRun
 
@@ -24,6 +24,7 @@ def add_error_handlers(app: Flask) -> None:
     )
     app.register_error_handler(KeyReused, key_reused)
     app.register_error_handler(UnknownOrder, unknown_order)
+    app.register_error_handler(SagaArchived, saga_archived)
     app.register_error_handler(UnknownRun, unknown_saga)
     app.register_error_handler(NeedsNoApproval, needs_no_approval)
     app.register_error_handler(DecidedAlready, decided_already)
@@ -40,6 +41,12 @@ def key_reused(error: KeyReused) -> Response:
 
 def unknown_order(error: UnknownOrder) -> Response:
     return problem(404, str(error), "The answer to the POST that took an order has its id")
+
+
+def saga_archived(error: SagaArchived) -> Response:
+    return problem(
+        410, str(error), f"Ask who runs this; they look with: saga -A order_service.worker show {error.key}"
+    )
 
 
 def unknown_saga(error: UnknownRun) -> Response:

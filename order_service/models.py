@@ -29,7 +29,8 @@ class OrderStatus(StrEnum):
 class Order(Base):
     """What a consumer wants. Its ticket and transaction are noted when the saga ends.
 
-    An order that was posted with an idempotency key has it for good, with the digest of what was posted.
+    An order that was posted with an idempotency key has it for good, with the digest of what was posted and
+    the id of its saga: the answer stays the same when the saga has gone to the archive.
     """
 
     __tablename__ = "orders"
@@ -44,6 +45,7 @@ class Order(Base):
     transaction_id: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_digest: Mapped[str | None] = mapped_column(String(64))
+    saga_id: Mapped[str | None] = mapped_column(String(36))
     items: Mapped[list[OrderItem]] = relationship(order_by="OrderItem.id")
 
 
@@ -59,7 +61,10 @@ class OrderItem(Base):
 
 
 class ProcessingOrder(Base):
-    """An order of items from the stock. How it stands, its saga knows, whose key is the order's id."""
+    """An order of items from the stock. How it stands, its saga knows, whose key is the order's id.
+
+    `saga_id` is that of the answer to whoever comes with the idempotency key again.
+    """
 
     __tablename__ = "processing_orders"
     __table_args__ = (Index("processing_orders_idempotency_key", "idempotency_key", unique=True),)
@@ -71,3 +76,4 @@ class ProcessingOrder(Base):
     taken_at: Mapped[datetime] = mapped_column(Moment)
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_digest: Mapped[str | None] = mapped_column(String(64))
+    saga_id: Mapped[str | None] = mapped_column(String(36))

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from app_common.messaging.restaurant_service_messaging import OrderItem as TicketItem
@@ -27,7 +27,8 @@ def _in_cents(amount: Decimal) -> Decimal:
 
 
 # Strict: `true` is no number, and neither is "70".
-Id = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
+_IDS_END: Final = 2**31
+Id = Annotated[int, Field(strict=True, gt=0, lt=_IDS_END)]
 
 
 class Line(BaseModel):
@@ -65,10 +66,23 @@ class UnknownOrder(Exception):
         super().__init__(f"No order has the id {order_id!r}")
 
 
+class SagaArchived(Exception):
+    """The order is there, and the saga that knows what is asked has gone to the archive.
+
+    Args:
+        key: the saga's.
+    """
+
+    def __init__(self, order: str, key: str) -> None:
+        super().__init__(f"The order {order} has ended long ago: its saga is in the archive")
+        self.key = key
+
+
 # ---- taking ---------------------------------------------------------------------------------------
 
 _ORDERS: Final = insert(Order).returning(Order.id, sort_by_parameter_order=True)
 _ITEMS: Final = insert(OrderItem).inline()  # nobody asks for their ids
+_NOTE_SAGA: Final = update(Order).where(Order.id == bindparam("its_id")).values(saga_id=bindparam("its_saga"))
 
 
 def place(new: NewOrder, key: str | None = None) -> Placed:
@@ -76,10 +90,12 @@ def place(new: NewOrder, key: str | None = None) -> Placed:
 
     With an idempotency key the order is taken once: whoever comes with the key again, at the same
     time or a year later, gets the ids of the first time. The key is in the order's own row, so that it
-    commits with the order and its saga, and lives as long as they do: nothing expires.
+    commits with the order and its saga, and lives as long as the order does, also when the saga has gone to
+    the archive: nothing expires.
 
     Raises:
         KeyReused: the key was used for another order.
+        SagaArchived: an order that an older release has taken with the key; its saga's id was not noted.
     """
     return take_once(key, lambda used: _placed_with(used, new), lambda: _take(new, key))
 
@@ -115,6 +131,12 @@ def _take_all(orders: Sequence[tuple[NewOrder, str | None]]) -> Sequence[Placed]
         connection.execute(_ITEMS, items)
         starts = [(_saga_key(number), _state(number, new)) for number, new in numbered]
         runs = sagas.start_many(CreateOrderSaga, starts, session=connection)
+        if keyed := [
+            {"its_id": number, "its_saga": run.id}
+            for number, run, (_, key) in zip(ids, runs, orders, strict=True)
+            if key is not None
+        ]:
+            connection.execute(_NOTE_SAGA, keyed)
     return [Placed(number, run.id) for number, run in zip(ids, runs, strict=True)]
 
 
@@ -133,16 +155,21 @@ def _placed_with(key: str, new: NewOrder) -> Placed | None:
 
     Raises:
         KeyReused: for another order.
+        SagaArchived: its saga has gone, and its id was not noted.
     """
-    query = select(Order.id, Order.request_digest).where(Order.idempotency_key == key)
+    query = select(Order.id, Order.request_digest, Order.saga_id).where(Order.idempotency_key == key)
     with reading(sagas.engine) as connection:
         first = connection.execute(query).one_or_none()
     if first is None:
         return None
     if first.request_digest != digest_of(new):
         raise KeyReused(key, f"number {first.id}")
-    (saga,) = sagas.list(_saga_of(first.id))
-    return Placed(first.id, saga.id)
+    if first.saga_id is not None:
+        return Placed(first.id, first.saga_id)
+    found = sagas.list(_saga_of(first.id))
+    if not found:
+        raise SagaArchived(f"number {first.id}", _saga_key(first.id))
+    return Placed(first.id, found[0].id)
 
 
 # ---- looking --------------------------------------------------------------------------------------
@@ -153,19 +180,22 @@ def describe_order(order_id: str) -> dict[str, Any]:
 
     Shape: ``id``, ``status``, ``consumer_id``, ``card_id``, ``price`` (a decimal string), ``items``
     (in order: ``name``, ``quantity``), ``ticket_id`` and ``transaction_id`` (None while not known),
-    ``saga`` (``id``, ``status``, ``outcome``, and ``why`` it is where it is, None if it has ended).
+    ``saga`` (``id``, ``status``, ``outcome``, and ``why`` it is where it is, None if it has ended; None
+    altogether once it has gone to the archive).
 
     Raises:
         UnknownOrder: there is none with this id.
     """
     number = int(order_id) if order_id.isascii() and order_id.isdecimal() and len(order_id) <= 10 else 0
+    if not 0 < number < _IDS_END:
+        raise UnknownOrder(order_id)
     # The saga is read first: the order of one that has ended does not change any more, so they agree.
     views = sagas.page(_saga_of(number)).views
-    if not views:
-        raise UnknownOrder(order_id)
-    saga = views[0].instance
+    saga = views[0].instance if views else None
     with reading(sagas.engine) as connection, Session(connection) as session:
-        order = session.get_one(Order, number)
+        order = session.get(Order, number)
+        if order is None:
+            raise UnknownOrder(order_id)
         return {
             "id": order.id,
             "status": order.status.value,
@@ -174,9 +204,10 @@ def describe_order(order_id: str) -> dict[str, Any]:
             "price": f"{order.price:.2f}",
             "items": [{"name": item.name, "quantity": item.quantity} for item in order.items],
             # Known to the saga as soon as the services have answered, to the row when the saga ends.
-            "ticket_id": saga.state["ticket_id"],
-            "transaction_id": saga.state["transaction_id"],
-            "saga": {
+            "ticket_id": order.restaurant_ticket_id if saga is None else saga.state["ticket_id"],
+            "transaction_id": order.transaction_id if saga is None else saga.state["transaction_id"],
+            "saga": saga
+            and {
                 "id": saga.id,
                 "status": saga.status.value,
                 "outcome": saga.outcome and saga.outcome.to_json(),
@@ -190,5 +221,5 @@ def _saga_key(order_id: int) -> str:
 
 
 def _saga_of(order_id: int) -> Filter:
-    """Finds the saga that decides about an order. They are committed together, so there is one."""
+    """Finds the saga that decides about an order: it is committed with it, and may go to the archive."""
     return Filter(saga=CreateOrderSaga.definition.name, key=_saga_key(order_id))

@@ -23,7 +23,7 @@ from app_common.texts import Name
 from order_service.models import ProcessingOrder
 from order_service.once import KeyReused, digest_of, take_once
 from order_service.orchestrator import sagas
-from order_service.orders import UnknownOrder
+from order_service.orders import SagaArchived, UnknownOrder
 from order_service.sagas.process_order import (
     Approval,
     ProcessOrderSaga,
@@ -124,6 +124,7 @@ def take(
 
     Raises:
         KeyReused: the key was used for another order.
+        SagaArchived: an order that an older release has taken with the key; its saga's id was not noted.
     """
     return take_once(
         key, lambda used: _taken_with(used, new), lambda: _take(new, key, approve_within, approval)
@@ -167,6 +168,8 @@ def _take(
         session.add(order)
         session.flush()  # the database refuses a key
         run = sagas.start(ProcessOrderSaga, state, key=order.id, session=session)
+        if key is not None:
+            order.saga_id = run.id
         if approval is not None:
             by = approval.approver[:_LONGEST_BY]
             sagas.signal(ProcessOrderSaga, approval, key=order.id, by=by, session=session)
@@ -178,17 +181,17 @@ def _taken_with(key: str, new: NewProcessingOrder) -> Taken | None:
 
     Raises:
         KeyReused: for another order.
+        SagaArchived: its saga has gone, and its id was not noted.
     """
-    query = select(ProcessingOrder.id, ProcessingOrder.request_digest).where(
-        ProcessingOrder.idempotency_key == key
-    )
+    table = ProcessingOrder
+    query = select(table.id, table.request_digest, table.saga_id).where(table.idempotency_key == key)
     with reading(sagas.engine) as connection:
         first = connection.execute(query).one_or_none()
     if first is None:
         return None
     if first.request_digest != digest_of(new):
         raise KeyReused(key, first.id)
-    return Taken(first.id, _saga_of(first.id).id)
+    return Taken(first.id, first.saga_id or _saga_of(first.id).id)
 
 
 # ---- looking --------------------------------------------------------------------------------------
@@ -205,11 +208,12 @@ def describe(order_id: str) -> dict[str, Any]:
 
     Raises:
         UnknownOrder: there is none with this id.
+        SagaArchived: how it ended is not known here any more.
     """
     # The saga is read first: it is committed together with its order.
     views = sagas.page(_filter(order_id)).views
     if not views:
-        raise UnknownOrder(order_id)
+        raise _gone(order_id)
     view, saga = views[0], views[0].instance
     with reading(sagas.engine) as connection, Session(connection) as session:
         order = session.get_one(ProcessingOrder, order_id)
@@ -361,6 +365,7 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
 
     Raises:
         UnknownOrder: there is none with this id.
+        SagaArchived: it has ended long ago.
         NeedsNoApproval: nobody is asked.
         DecidedAlready: somebody was quicker, or it is too late.
         DecisionKeyReused: the key was used for another decision about it.
@@ -411,11 +416,22 @@ def _saga_of(order_id: str) -> SagaInstance:
 
     Raises:
         UnknownOrder: there is none.
+        SagaArchived: it has ended long ago.
     """
     found = sagas.list(_filter(order_id))
     if not found:
-        raise UnknownOrder(order_id)
+        raise _gone(order_id)
     return found[0]
+
+
+def _gone(order_id: str) -> UnknownOrder | SagaArchived:
+    """What to say of an order without a saga: it was committed with one, which may go to the archive."""
+    if re.fullmatch(r"\w+", order_id, re.ASCII) is None:  # it may hold what no database takes
+        return UnknownOrder(order_id)
+    query = select(ProcessingOrder.id).where(ProcessingOrder.id == order_id)
+    with reading(sagas.engine) as connection:
+        known = connection.execute(query).one_or_none() is not None
+    return SagaArchived(order_id, order_id) if known else UnknownOrder(order_id)
 
 
 def _filter(order_id: str) -> Filter:

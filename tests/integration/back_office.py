@@ -21,6 +21,8 @@ from sagas_framework.transport.envelope import WireMessage, from_wire
 from sagas_framework.transport.publisher import Load, Receipt
 
 REPLIES: Final[Mapping[str, Any]] = {
+    "restaurant_service.create_ticket": {"ticket_id": 7},
+    "accounting_service.authorize_card": {"transaction_id": 12},
     "inventory_service.reserve_items": {"reservation_id": 5},
     "accounting_service.charge": {"charge_id": 31},
     "delivery_service.ship_order": {"shipment_id": 8817},

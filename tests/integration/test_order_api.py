@@ -12,17 +12,30 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
+from app_common.messaging.accounting_service_messaging import InsufficientBalance
 from order_service import orders
-from order_service.models import Base
+from order_service.models import Base, Order, ProcessingOrder
 from order_service.orchestrator import sagas
 from order_service.orders import NewOrder, Placed, place
-from sagas_framework import Filter, make_engine
+from sagas_framework import Failure, Filter, make_engine
 from sagas_framework.storage.migrate import upgrade
 from sagas_framework.storage.tables import saga_instance
-from tests.integration.shopfront import MIGRATIONS, NOTHING, ORDER, Client, post, shopfront, stored
+from tests.integration.back_office import BackOffice
+from tests.integration.shopfront import (
+    MIGRATIONS,
+    NOTHING,
+    ORDER,
+    Client,
+    archived,
+    post,
+    shopfront,
+    stored,
+)
+
+FROM_THE_STOCK = {"customer": "Casey", "items": ["milk"], "total": 10.00}
 
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
@@ -351,6 +364,67 @@ def test_who_got_no_answer_after_the_commit_gets_it_with_the_same_key(
     assert stored() == {"orders": 1, "order_items": 2, "saga_instance": 1}
 
 
+# ---- when the saga has gone to the archive --------------------------------------------------------
+
+
+def test_who_comes_with_the_key_when_the_saga_is_archived_gets_the_first_answer_again(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = post(client, key="k-1")
+    BackOffice().turn()
+
+    assert archived(tmp_path, monkeypatch) == 1
+    again = post(client, key="k-1")
+    other = post(client, ORDER | {"price": "20.00"}, key="k-1")
+
+    assert (again.status_code, again.data) == (202, first.data)
+    assert (other.status_code, other.json["error"]) == (
+        409,
+        "The Idempotency-Key 'k-1' was used for another order, number 1",
+    )
+    assert stored() == {"orders": 1, "order_items": 2, "saga_instance": 0}
+
+
+@pytest.mark.parametrize("approved", [True, False])
+@pytest.mark.parametrize("key", ["k-1", None])
+def test_an_order_whose_saga_is_archived_is_told_as_before_without_it(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, approved: bool
+) -> None:
+    taken = post(client, key=key).json
+    no: dict[str, Failure] = {"accounting_service.authorize_card": InsufficientBalance("no")}
+    BackOffice({} if approved else no).turn()
+    before = client.get(taken["links"]["order"]).json
+
+    archived(tmp_path, monkeypatch)
+    after = client.get(taken["links"]["order"])
+
+    assert (before["status"], before["ticket_id"]) == ("approved" if approved else "rejected", 7)
+    assert before["saga"]["status"] == ("completed" if approved else "compensated")
+    assert after.status_code == 200
+    assert after.json == before | {"saga": None, "links": {"order": taken["links"]["order"]}}
+
+
+def test_a_saga_that_no_release_has_noted_and_that_is_archived_is_told_where_to_look_for(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(client, key="k-1")
+    with sagas.engine.begin() as connection:  # as a release left it that knows nothing of the column
+        connection.execute(update(Order).values(saga_id=None))
+    BackOffice().turn()
+    before = post(client, key="k-1")
+
+    archived(tmp_path, monkeypatch)
+    after = post(client, key="k-1")
+
+    assert before.status_code == 202
+    assert after.status_code == 410
+    assert after.json == {
+        "error": "The order number 1 has ended long ago: its saga is in the archive",
+        "do": "Ask who runs this; they look with: saga -A order_service.worker show order-1",
+    }
+    assert stored()["orders"] == 1
+
+
 # ---- looking --------------------------------------------------------------------------------------
 
 
@@ -444,6 +518,7 @@ def test_orders_of_the_former_schema_stay_and_its_release_can_still_take_some(
         "INSERT INTO orders (status, consumer_id, card_id, price) VALUES ('approved', 70, 1, '1.00')"
     )
 
+    upgrade(engine)
     upgrade(engine, first.parent, "order_service_alembic_version")
     with engine.begin() as connection:
         connection.execute(former)
@@ -452,9 +527,38 @@ def test_orders_of_the_former_schema_stay_and_its_release_can_still_take_some(
         connection.execute(former)
         count = connection.execute(text("SELECT count(*) FROM orders WHERE idempotency_key IS NULL")).scalar()
 
-    assert ran == ["0002 idempotency keys of orders", "0003 orders of items from the stock"]
+    assert ran == [
+        "0002 idempotency keys of orders",
+        "0003 orders of items from the stock",
+        "0004 the saga that an idempotency key started, for when it has gone to the archive",
+    ]
     assert count == 2
     engine.dispose()
+
+
+def test_the_sagas_of_keys_that_are_there_are_noted_by_the_migration(client: Client) -> None:
+    def noted() -> set[tuple[str, str | None]]:
+        with sagas.engine.connect() as connection:
+            rows = [
+                *connection.execute(select(Order.idempotency_key, Order.saga_id)),
+                *connection.execute(select(ProcessingOrder.idempotency_key, ProcessingOrder.saga_id)),
+            ]
+        return {(key, saga_id) for key, saga_id in rows}
+
+    for key in ("k-1", "k-2", None):
+        headers = {} if key is None else {"Idempotency-Key": key}
+        assert post(client, key=key).status_code == 202
+        assert client.post("/processing/orders", json=FROM_THE_STOCK, headers=headers).status_code == 202
+    before = noted()
+    with sagas.engine.begin() as connection:
+        for table in ("orders", "processing_orders"):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN saga_id"))
+        connection.execute(text("UPDATE order_service_alembic_version SET version_num = '0003'"))
+
+    sagas.upgrade()
+
+    assert noted() == before
+    assert len(before) == 5  # two keys in each table, and all that have none
 
 
 def test_the_migrations_make_the_tables_that_are_declared(client: Client) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -23,7 +24,7 @@ from order_service.sagas.process_order import Approval
 from sagas_framework import Act, SignalRow
 from tests.integration.asking import ANN, BEN, TOKENS, bearer
 from tests.integration.back_office import BackOffice, told
-from tests.integration.shopfront import Client, shopfront
+from tests.integration.shopfront import Client, archived, shopfront
 
 ORDERS: Final = "/processing/orders"
 CHEAP: Final[dict[str, Any]] = {"customer": "Casey", "items": ["milk", "bread", "milk"], "total": 10.00}
@@ -241,6 +242,47 @@ def test_of_two_at_the_same_time_one_takes_the_order_and_the_other_gets_its_answ
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].data == answers[1].data
     assert orders() == len(sagas.list()) == 1
+
+
+# ---- when the saga has gone to the archive --------------------------------------------------------
+
+
+def test_who_comes_with_the_key_when_the_saga_is_archived_gets_the_first_answer_again(
+    client: Client, office: BackOffice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    first = client.post(ORDERS, json=CHEAP, headers=key)
+    office.turn()
+
+    assert archived(tmp_path, monkeypatch) == 1
+    again = client.post(ORDERS, json=CHEAP, headers=key)
+    other = client.post(ORDERS, json=EXPENSIVE, headers=key)
+
+    assert (again.status_code, again.data) == (202, first.data)
+    assert other.status_code == 409
+    assert (orders(), sagas.list()) == (1, [])
+
+
+def test_an_order_whose_saga_is_archived_is_neither_unknown_nor_decided_any_more(
+    client: Client, office: BackOffice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = taken(client)
+    office.turn()
+    with office.at_work():
+        assert approve(client, order_id).status_code == 200
+    archived(tmp_path, monkeypatch)
+
+    answers = [client.get(f"{ORDERS}/{order_id}"), approve(client, order_id), approve(client, order_id, NO)]
+    page = client.get("/approvals", query_string={"order": order_id, "approved": "true"})
+
+    for answer in answers:
+        assert answer.status_code == 410
+        assert answer.json == {
+            "error": f"The order {order_id} has ended long ago: its saga is in the archive",
+            "do": f"Ask who runs this; they look with: saga -A order_service.worker show {order_id}",
+        }
+    assert page.status_code == 200
+    assert signals() == 1
 
 
 # ---- looking --------------------------------------------------------------------------------------
