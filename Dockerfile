@@ -31,7 +31,8 @@ RUN npm ci --ignore-scripts --no-audit --no-fund \
 FROM python:3.11-slim-bookworm
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore wheel setuptools pip \
     && groupadd --gid 10001 app \
-    && useradd --uid 10001 --gid app --no-create-home --home-dir /tmp --shell /usr/sbin/nologin app
+    && useradd --uid 10001 --gid app --no-create-home --home-dir /tmp --shell /usr/sbin/nologin app \
+    && install --directory --owner=app --group=app /archive
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv

@@ -9,6 +9,8 @@
 | `APPROVAL_THRESHOLD` | 1000.00 | an order of this total or more waits for an approval |
 | `APPROVAL_DEADLINE` | 86400: a day | seconds after which nobody can approve an order any more |
 | `APPROVER_TOKENS` | none | who may approve orders: `chris:<token>,ann:<token>` |
+| `SAGA_RETENTION` | 7776000: 90 days | seconds after which a saga that has ended goes to the archive |
+| `SAGA_ARCHIVE` | `archive` in `DEMO_DATA` | folder of the archive |
 | `COMMAND_BATCH` | none: as Celery tasks | how many commands a service handles in one transaction, at most |
 | `ORDER_SERVICE_PORT` | 5000 | of the homepage |
 | `NOTIFICATION_SERVICE_PORT` | 3001 | of the notifications' page |
@@ -55,6 +57,7 @@ PAGES: Final = {
 DEFAULT_LOW_STOCK: Final = "3"
 DEFAULT_APPROVAL_THRESHOLD: Final = "1000.00"
 DEFAULT_APPROVAL_DEADLINE: Final = "86400"
+DEFAULT_RETENTION: Final = "7776000"
 
 
 class SettingError(ValueError):
@@ -103,6 +106,14 @@ class ApprovalSettings:
     deadline: timedelta
 
 
+@dataclass(frozen=True)
+class ArchiveSettings:
+    """Sagas go to the archive `keep` after their end; `folder` may not exist yet."""
+
+    keep: timedelta
+    folder: Path
+
+
 def service_settings(service: str, environ: Mapping[str, str] = os.environ) -> ServiceSettings:
     """The settings of one service.
 
@@ -143,6 +154,18 @@ def approval_settings(environ: Mapping[str, str] = os.environ) -> ApprovalSettin
     if re.fullmatch(r"\d{1,10}(\.\d{1,2})?", value, re.ASCII) is None:
         raise SettingError(variable, f"is {value!r}, not an amount of money", DEFAULT_APPROVAL_THRESHOLD)
     return ApprovalSettings(Decimal(value), _seconds("APPROVAL_DEADLINE", environ, DEFAULT_APPROVAL_DEADLINE))
+
+
+def archive_settings(environ: Mapping[str, str] = os.environ) -> ArchiveSettings:
+    """How long sagas that have ended are kept, and where they go then.
+
+    Raises:
+        SettingError: the time is none, or there is something else in the folder's place.
+    """
+    folder = Path(environ.get("SAGA_ARCHIVE") or demo_data(environ) / "archive").absolute()
+    if folder.exists() and not folder.is_dir():
+        raise SettingError("SAGA_ARCHIVE", f"names {folder}, which is not a folder", "var/archive")
+    return ArchiveSettings(_seconds("SAGA_RETENTION", environ, DEFAULT_RETENTION), folder)
 
 
 def approvers(environ: Mapping[str, str] = os.environ) -> People:

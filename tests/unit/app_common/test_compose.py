@@ -24,6 +24,7 @@ from app_common.settings import (
     DEFAULT_BROKER,
     approval_settings,
     approvers,
+    archive_settings,
     demo_data,
     docs_port_variable,
     docs_ports,
@@ -135,11 +136,11 @@ def test_a_variable_has_one_default(file: str) -> None:
     assert len({variable for variable, _ in found}) == len(set(found))
 
 
-@pytest.mark.parametrize("file", BOTH)
-def test_every_volume_is_named_and_used(file: str) -> None:
+@pytest.mark.parametrize(("file", "own"), [(BOTH[0], {"archive"}), (BOTH[1], set())])
+def test_every_volume_is_named_and_used(file: str, own: set[str]) -> None:
     used = {volume.split(":")[0] for one in services(file).values() for volume in one.get("volumes", [])}
 
-    assert used == set(read(file)["volumes"]) == {"rabbitmq", "postgres"}
+    assert used == set(read(file)["volumes"]) == {"rabbitmq", "postgres"} | own
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -218,6 +219,7 @@ def test_every_variable_is_one_that_the_settings_read(name: str) -> None:
     operators(environment)
     approvers(environment)
     approval_settings(environment)
+    archive_settings(environment)
     page_settings(environment)
     telemetry_settings(environment)
 
@@ -239,6 +241,16 @@ def test_the_saga_waits_as_long_as_with_make_local() -> None:
     environment = {key: filled_in(value) for key, value in WHOLE["order"]["environment"].items()}
 
     assert step_timeouts(environment) == step_timeouts({"RESTAURANT_TIMEOUT": RESTAURANT_TIMEOUT})
+
+
+def test_the_archive_is_a_volume_that_whoever_takes_sagas_out_may_write() -> None:
+    environment = {key: filled_in(value) for key, value in WHOLE["order"]["environment"].items()}
+    kept = archive_settings(environment)
+
+    assert kept.keep == archive_settings({}).keep
+    assert WHOLE["order"]["volumes"] == [f"archive:{kept.folder}"]
+    # A new volume has the owner that its folder has in the image.
+    assert f"install --directory --owner=app --group=app {kept.folder}\n" in (HERE / "Dockerfile").read_text()
 
 
 def test_spans_go_to_the_server_of_the_profile_once_they_are_asked_for() -> None:

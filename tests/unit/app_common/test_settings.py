@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from app_common.settings import (
     ApprovalSettings,
+    ArchiveSettings,
     PageSettings,
     SettingError,
     approval_settings,
+    archive_settings,
     docs_ports,
     page_settings,
     service_settings,
@@ -96,3 +99,27 @@ def test_a_threshold_that_is_no_amount_is_told_by_its_variable(wrong: str) -> No
 def test_a_deadline_that_is_no_time_is_told_by_its_variable(wrong: str) -> None:
     with pytest.raises(SettingError, match=r"APPROVAL_DEADLINE is .*, not a number of seconds.*=86400"):
         approval_settings({"APPROVAL_DEADLINE": wrong})
+
+
+def test_sagas_are_kept_for_90_days_and_go_to_the_folder_of_the_demo_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    told = {"SAGA_RETENTION": "86400", "SAGA_ARCHIVE": str(tmp_path / "sagas")}
+
+    assert archive_settings({"DEMO_DATA": str(tmp_path)}) == ArchiveSettings(
+        timedelta(days=90), tmp_path / "archive"
+    )
+    assert archive_settings(told) == ArchiveSettings(timedelta(days=1), tmp_path / "sagas")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "a month"])
+def test_a_retention_that_is_no_time_is_told_by_its_variable(wrong: str) -> None:
+    with pytest.raises(SettingError, match=r"SAGA_RETENTION is .*, not a number of seconds.*=7776000"):
+        archive_settings({"SAGA_RETENTION": wrong})
+
+
+def test_an_archive_that_is_no_folder_is_told_by_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_text("a file")
+
+    with pytest.raises(SettingError, match=r"SAGA_ARCHIVE names .*, which is not a folder"):
+        archive_settings({"SAGA_ARCHIVE": str(tmp_path / "archive")})
