@@ -1,4 +1,7 @@
-"""Our own ways to run the order platform, as data. Services, handlers and the saga are the real ones."""
+"""Our own ways to run the order platform, as data. Services, handlers and the saga are the real ones.
+
+Beside them stand bare loops, which tell what the machine allows.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,18 @@ EMBEDDED: Final = System(
     },
 )
 
+BARE: Final = System(
+    name="bare loops",
+    variant="the same messages, a statement for each",
+    programs=[
+        Program(group, ["-m", "benchmarks.bare", group.value])
+        for group in (Group.ORCHESTRATOR, Group.CONSUMER, Group.RESTAURANT, Group.ACCOUNTING)
+    ],
+    prepare=[Program(Group.DRIVER, ["-m", "benchmarks.bare", "schema"])],
+    driver=Program(Group.DRIVER, ["-m", "benchmarks.bare", "driver"]),
+    needs=frozenset({Needs.POSTGRES, Needs.RABBITMQ}),
+)
+
 CONFIGURATIONS: Final = {
     "batched": services("batched participants", participant=_SOLO, environment=_BATCHES),
     "batched-2": services(
@@ -84,6 +99,7 @@ CONFIGURATIONS: Final = {
     "plain-2": services("plain participants, 2 orchestrators", orchestrators=2),
     "plain-3": services("plain participants, 3 orchestrators", orchestrators=3),
     "embedded": EMBEDDED,
+    "bare": BARE,
 }
 """By the name that is given on the command line."""
 

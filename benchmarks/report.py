@@ -61,15 +61,14 @@ def text(records: Sequence[Record]) -> str:
     found = summaries(records)
     parts = [machine.words(record["machine"]) for record in records if record["kind"] == "machine"][-1:]
     parts.append(throughput(found))
-    if any(one.rounds for one in found):
-        parts.append(cpu_by_process(found))
+    parts += [cpu_by_process(found), cpu_by_process(found, "alone", "CPU ms a saga, one at a time")]
     if (ours := best(found)) is not None and any(one.system != OURS for one in found):
         title = f"{ours.title}, compared with the others of the same run:\n"
         parts += [title, ratios([one for one in found if one.system != OURS], ours)]
     parts += [
         f"{one.title} was not measured: {one.missing.strip()}\n" for one in found if one.missing is not None
     ]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def best(found: Sequence[Summary]) -> Summary | None:

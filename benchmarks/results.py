@@ -130,7 +130,7 @@ class Summary:
 
     def cpu(self, kind: str = "completed") -> dict[str, float]:
         """Median milliseconds of CPU for a saga, by group, in the order in which they were measured."""
-        records = [record["cpu_ms_by_group"] for record in self._of(kind)]
+        records = [record["cpu_ms_by_group"] for record in self._of(kind) if "cpu_ms_by_group" in record]
         groups = dict.fromkeys(group for record in records for group in record)
         return {group: statistics.median([r.get(group, 0.0) for r in records]) for group in groups}
 
@@ -206,16 +206,15 @@ def _throughput_row(one: Summary) -> list[str]:
     ]
 
 
-def cpu_by_process(found: Sequence[Summary]) -> str:
-    """Where the CPU went: milliseconds for a saga, by group of processes."""
-    measured = [one for one in found if one.rounds]
-    groups = list(dict.fromkeys(group for one in measured for group in one.cpu()))
-    rows = [["CPU ms a saga", *groups, "all"]]
-    for one in measured:
-        cpu = one.cpu()
+def cpu_by_process(found: Sequence[Summary], kind: str = "completed", head: str = "CPU ms a saga") -> str:
+    """Where the CPU went: milliseconds for a saga, by group of processes; nothing if it was not measured."""
+    measured = [(one.title, cpu) for one in found if (cpu := one.cpu(kind))]
+    groups = list(dict.fromkeys(group for _, cpu in measured for group in cpu))
+    rows = [[head, *groups, "all"]]
+    for title, cpu in measured:
         cells = [f"{cpu[group]:.2f}" if group in cpu else "" for group in groups]
-        rows.append([one.title, *cells, f"{sum(cpu.values()):.2f}"])
-    return table(rows)
+        rows.append([title, *cells, f"{sum(cpu.values()):.2f}"])
+    return table(rows) if measured else ""
 
 
 def ratios(found: Sequence[Summary], ours: Summary) -> str:

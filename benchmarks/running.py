@@ -179,7 +179,8 @@ def _measurements(running: Running, place: Place, load: Load) -> Iterator[dict[s
                 **meter.usage.each(count),
             }
     if load.alone:
-        completed = driver.each(load.alone, declined=False, within=within)
+        with Meter(running.groups(), place.database, place.broker) as meter:
+            completed = driver.each(load.alone, declined=False, within=within)
         declined = driver.each(max(load.alone // 3, 1), declined=True, within=within)
         yield {
             "kind": "alone",
@@ -187,6 +188,7 @@ def _measurements(running: Running, place: Place, load: Load) -> Iterator[dict[s
             "p50_ms": round(1000 * percentile(completed, 50), 2),
             "p99_ms": round(1000 * percentile(completed, 99), 2),
             "declined_p50_ms": round(1000 * percentile(declined, 50), 2),
+            "cpu_ms_by_group": meter.usage.each(load.alone)["cpu_ms_by_group"],
         }
 
 
