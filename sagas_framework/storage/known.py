@@ -47,6 +47,12 @@ class KnownInstances:
         """The instance as it was written last, and how its row was marked then; it may be another by now."""
         return self._kept.get(saga_id)
 
+    def forget(self, saga_ids: Iterable[str]) -> None:
+        """Remember these no more: what is known of them is of the past."""
+        with self._lock:
+            for saga_id in saga_ids:
+                self._kept.pop(saga_id, None)
+
     def keep(self, instances: Iterable[SagaInstance], writer: str) -> None:
         """Remember what a transaction wrote, once it is committed."""
         with self._lock:

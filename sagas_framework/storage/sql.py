@@ -167,6 +167,7 @@ class SqlTransaction:
         self._known = KnownInstances() if known is None else known
         self._together = Together(connection)
         self._written: dict[str, SagaInstance] = {}
+        self._outgrown: set[str] = set()
         self._number = ""
 
     def lock(self, saga_ids: Collection[str]) -> dict[str, SagaInstance]:
@@ -215,7 +216,7 @@ class SqlTransaction:
             if len(given["rows"]) <= _SMALL * len(instances):
                 self._written.update((instance.id, instance) for instance in instances)
             else:
-                self._written.clear()  # one of them may have been written before
+                self._outgrown.update(instance.id for instance in instances)
 
     def move(self, instances: Sequence[SagaInstance], history: Sequence[tuple[str, int, Recorded]]) -> None:
         if instances:
@@ -257,6 +258,7 @@ class SqlTransaction:
     def committed(self) -> None:
         """Remember what was written."""
         self._known.keep(self._written.values(), self._number)
+        self._known.forget(self._outgrown)  # after that: one of them may have been small before
 
     def close(self) -> None:
         """Let go of the session that local steps shared."""
@@ -330,10 +332,11 @@ class SqlStore:
             number = connection.execute(
                 _SWAP, {**given, "writer": mark.writer, "seen": mark.updated_at}
             ).scalar()
-        if number is None:
-            return False
-        self._known.keep([after] if len(rows) <= _SMALL else [], number)
-        return True
+        if number is None or len(rows) > _SMALL:
+            self._known.forget([before.id])
+        else:
+            self._known.keep([after], number)
+        return number is not None
 
     def next_due(self, sagas: Collection[tuple[str, int]]) -> datetime | None:
         with translated(), self._glancing() as connection:

@@ -1189,6 +1189,33 @@ class TestPostgresStore(SqlStoreContract):
         assert swap.result(BOUNDED) is not changes
         assert read(store, "a")[saga_id("a")].revision == (1 if changes else 2)
 
+    def test_an_instance_that_has_grown_large_is_forgotten(self, store: Store, there: InSql) -> None:
+        there.seed(an_instance("a"), an_instance("b"))
+        large = {"text": "x" * 20_000}
+        write(store, an_instance("a", revision=1), an_instance("b", revision=1))
+        before = store.remembered(saga_id("a"))
+        assert before is not None
+
+        assert store.swap(before, replace(before, state=large), [])
+        write(store, an_instance("b", revision=2, state=large))
+
+        assert [store.remembered(saga_id(name)) for name in "ab"] == [None, None]
+        found = read(store, "a", "b")
+        assert [found[saga_id(name)].state for name in "ab"] == [large, large]
+
+    def test_a_swap_that_came_too_late_is_not_tried_with_the_same_again(
+        self, store: Store, there: InSql
+    ) -> None:
+        there.seed(an_instance("a"))
+        write(store, an_instance("a", revision=1))
+        before = store.remembered(saga_id("a"))
+        assert before is not None
+        write(self.store_in(there), an_instance("a", revision=2))
+
+        assert not store.swap(before, replace(before, revision=2), [])
+
+        assert store.remembered(saga_id("a")) is None
+
     def test_a_table_is_not_read_whole_for_a_few_rows_however_it_has_grown(
         self, store: Store, there: InSql
     ) -> None:
