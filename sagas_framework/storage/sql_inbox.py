@@ -251,6 +251,8 @@ _INSERT_ONE: Final = "INSERT INTO saga_inbox ({}) VALUES ({})".format(
         f"CAST({{{name}}} AS {_CASTS[name]})" if name in _CASTS else f"{{{name}}}" for name in _COLUMNS
     ),
 )
+_KEY: Final = "saga_inbox_pkey"
+"""How PostgreSQL has named the primary key."""
 _SQLITE_UPDATE: Final = (
     update(saga_inbox)
     .where(saga_inbox.c.key == bindparam("b_key"))
@@ -331,8 +333,8 @@ def _insert_and_commit(connection: Connection, row: InboxRow, now: datetime) -> 
     try:
         commit_with(connection, _INSERT_ONE, **{name: _text(value) for name, value in values.items()})
     except IntegrityError as error:
-        if getattr(getattr(error.orig, "diag", None), "table_name", None) != saga_inbox.name:
-            raise  # a constraint of the service's own, which is looked at when all is there
+        if getattr(getattr(error.orig, "diag", None), "constraint_name", None) != _KEY:
+            raise  # another constraint, such as one of the service's own that is looked at when all is there
         raise LostRace(row.key) from error
 
 

@@ -1078,6 +1078,33 @@ class TestPostgresInbox(SqlInboxContract):
         row = read(inbox)
         assert row is None or row.state is not RowState.DONE
 
+    @pytest.mark.parametrize(
+        ("makes", "breaks"),
+        [
+            ("ALTER TABLE saga_inbox ADD CONSTRAINT never CHECK (state <> 'done')", "SELECT 1"),
+            (
+                "CREATE SCHEMA other CREATE TABLE saga_inbox (key int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+                "INSERT INTO other.saga_inbox VALUES (1), (1)",
+            ),
+        ],
+        ids=["on the inbox", "looked at last, on a table that bears its name"],
+    )
+    def test_a_constraint_of_the_services_own_is_no_lost_race(
+        self, inbox: Inbox, there: InSql, makes: str, breaks: str
+    ) -> None:
+        with there.engine.begin() as connection:
+            connection.execute(text(makes))
+
+        try:
+            with pytest.raises(IntegrityError):  # who has lost a race would decide anew, without end
+                self._in_turn(inbox, breaks)
+        finally:
+            with there.engine.begin() as connection:
+                connection.execute(text("ALTER TABLE saga_inbox DROP CONSTRAINT IF EXISTS never"))
+                connection.execute(text("DROP SCHEMA IF EXISTS other CASCADE"))
+
+        assert read(inbox) is None
+
     def test_a_row_may_be_saved_twice_in_a_turn(self, inbox: Inbox) -> None:
         put(inbox, a_row(state=RowState.FAILED))
 
