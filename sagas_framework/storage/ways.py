@@ -27,7 +27,7 @@ def begin_with(connection: Connection, statement: str, **values: Value) -> tuple
     """Begin a transaction with a statement that gives one row of texts; that row.
 
     Args:
-        connection: in a transaction, in which nothing was sent yet.
+        connection: in a transaction. If something was sent in it, by a listener of the service, it has begun.
         statement: with ``{name}`` where a value belongs.
 
     Raises:
@@ -36,7 +36,7 @@ def begin_with(connection: Connection, statement: str, **values: Value) -> tuple
     psycopg = _psycopg(connection)
     if psycopg is None:
         return tuple(connection.execute(_bound(statement, values), values).one())
-    result = _sent(connection, psycopg, statement, f"{_begin(psycopg)};{_filled(psycopg, statement, values)}")
+    result = _sent(connection, psycopg, statement, _begin(psycopg) + _filled(psycopg, statement, values))
     found = [result.get_value(0, column) for column in range(result.nfields)]
     return tuple(None if value is None else value.decode(_encoding(psycopg)) for value in found)
 
@@ -63,7 +63,11 @@ def _psycopg(connection: Connection) -> Psycopg[Any] | None:
 
 
 def _begin(psycopg: Psycopg[Any]) -> str:
-    """As psycopg would begin by itself; it does not when it finds a transaction."""
+    """As psycopg would begin by itself; like it, nothing in a transaction."""
+    from psycopg.pq import TransactionStatus
+
+    if psycopg.pgconn.transaction_status != TransactionStatus.IDLE:
+        return ""
     words = [_BEGIN]
     if psycopg.isolation_level is not None:
         words.append(f"ISOLATION LEVEL {psycopg.isolation_level.name.replace('_', ' ')}")
@@ -71,7 +75,7 @@ def _begin(psycopg: Psycopg[Any]) -> str:
         words.append("READ ONLY" if psycopg.read_only else "READ WRITE")
     if psycopg.deferrable is not None:
         words.append("DEFERRABLE" if psycopg.deferrable else "NOT DEFERRABLE")
-    return " ".join(words)
+    return " ".join(words) + ";"
 
 
 def _bound(statement: str, values: dict[str, Value]) -> Any:
@@ -103,11 +107,12 @@ def _sent(connection: Connection, psycopg: Psycopg[Any], statement: str, words: 
     """Send it; what its last statement but COMMIT gave.
 
     Raises:
-        DBAPIError: of the statement as it was before its values were written into it.
+        DBAPIError: of the statement as it was before its values were written into it, or of none if it was
+            COMMIT that failed.
     """
     from psycopg import Error
     from psycopg.errors import error_from_result
-    from psycopg.pq import ConnStatus, ExecStatus
+    from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
     try:
         result = psycopg.pgconn.exec_(words.encode(_encoding(psycopg)))
@@ -117,11 +122,12 @@ def _sent(connection: Connection, psycopg: Psycopg[Any], statement: str, words: 
         lost = psycopg.pgconn.status != ConnStatus.OK
         if lost:
             connection.invalidate(error)
-        raise _error(statement, error, lost=lost) from error
+        over = psycopg.pgconn.transaction_status == TransactionStatus.IDLE
+        raise _error(None if over else statement, error, lost=lost) from error
     return result
 
 
-def _error(statement: str, error: Exception, *, lost: bool = False) -> BaseException:
+def _error(statement: str | None, error: Exception, *, lost: bool = False) -> BaseException:
     """As SQLAlchemy would raise it."""
     from psycopg import Error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from sagas_framework.storage.engine import is_unavailable, make_engine
@@ -95,9 +95,10 @@ def test_a_constraint_that_is_looked_at_last_fails_the_commit(engine: Engine) ->
             insert(connection, "a")
             commit_with(connection, "INSERT INTO child VALUES ({id})", id=7)
 
-    with pytest.raises(IntegrityError, match="child_id_fkey"):
+    with pytest.raises(IntegrityError, match="child_id_fkey") as raised:
         orphan()
 
+    assert raised.value.statement is None  # it was none of ours
     assert kept(engine) == []
 
 
@@ -110,6 +111,29 @@ def test_a_transaction_has_the_isolation_that_the_engine_was_given(postgres_url:
 
     engine.dispose()
     assert found == (level.lower(),)
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+def test_a_transaction_in_which_a_listener_has_said_something_is_not_begun_again(
+    postgres_url: str, level: str
+) -> None:
+    engine = make_engine(postgres_url, isolation_level=level)
+    event.listen(
+        engine, "begin", lambda connection: connection.exec_driver_sql("SET LOCAL lock_timeout = '7s'")
+    )
+    warnings: list[str | None] = []
+
+    with engine.connect().execution_options(postgresql_deferrable=True) as connection, connection.begin():
+        driver: Any = connection.connection.driver_connection
+        driver.add_notice_handler(lambda told: warnings.append(told.message_primary))
+        connection.execute(text("SELECT count(*) FROM pg_class"))
+        found = begin_with(
+            connection, "SELECT current_setting('lock_timeout'), current_setting('transaction_isolation')"
+        )
+
+    engine.dispose()
+    assert found == ("7s", level.lower())
+    assert warnings == []
 
 
 def test_a_transaction_is_read_only_if_it_was_asked_to_be(engine: Engine) -> None:
