@@ -12,7 +12,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accounting_service.models import ChargeRow, ProviderPayment, RefundRow
 from accounting_service.provider import Declined, Provider
-from app_common.messaging.accounting_service_messaging import PaymentDeclined
+from app_common.messaging.accounting_service_messaging import PaymentDeclined, PaymentRefunded
+from sagas_framework import publish
 
 
 def charge(
@@ -43,10 +44,11 @@ def charge(
 
 
 def refund(session: Session, provider: Provider, key: str, *, at: datetime) -> None:
-    """Give back what was paid by the operation."""
+    """Give back what was paid by the operation, and tell of it: both, or neither."""
     provider.refund(key)
     paid = session.scalars(select(ChargeRow).where(ChargeRow.operation_key == key)).one()
     session.add(RefundRow(charge_id=paid.id, amount=paid.amount, at=at))
+    publish(PaymentRefunded(order_id=paid.order_id, amount=paid.amount), session)
 
 
 @dataclass(frozen=True)

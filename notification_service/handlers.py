@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from app_common.messaging.accounting_service_messaging import PaymentRefunded
 from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.notification_service_messaging import notification_service
 from app_common.messaging.order_service_messaging import CustomerTold
@@ -21,6 +22,13 @@ subscriber = Subscriber(
 def customer_told(event: CustomerTold, context: EventContext) -> None:
     """Keep what the customer of an order was told."""
     notifications.keep(context.session, context.event_id, event.message, context.at, order_id=event.order_id)
+
+
+@subscriber.subscribes(PaymentRefunded)
+def payment_refunded(event: PaymentRefunded, context: EventContext) -> None:
+    """Tell the customer of an order about the refund, also one who was never told of the payment."""
+    told = f"Payment of {event.amount:.2f} was refunded"
+    notifications.keep(context.session, context.event_id, told, context.at, order_id=event.order_id)
 
 
 @subscriber.subscribes(LowStock)

@@ -98,7 +98,7 @@ def _process_orders(ports: Mapping[str, int]) -> None:
         _post(ports, ORCHESTRATOR, f"/processing/orders/{order_id}/approve", decision)
     _post(ports, "delivery_service", "/shipping/deactivate")
     in_vain = _order(ports, "Jordan", ["bread"], "2.10")
-    _until_told(ports, in_vain, "Payment is being refunded")
+    _until_told(ports, in_vain, "Payment of 2.10 was refunded")
     _post(ports, "delivery_service", "/shipping/activate")
     _order(ports, "Robin", ["milk"] * 5, "7.50")
     _order(ports, "Noor", ["iPhone", "apples"], "1180.00")

@@ -1,6 +1,6 @@
 """What the accounting service is asked: to authorize an amount on a card, or to charge a customer.
 
-Either can be taken back.
+Either can be taken back. And what it tells: that a customer has money back.
 """
 
 from typing import Annotated
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app_common.money import Amount
 from app_common.texts import Name, OrderId
-from sagas_framework import Command, Compensation, Failure, Reply, Service
+from sagas_framework import Command, Compensation, Event, Failure, Reply, Service
 
 accounting_service = Service("accounting_service")
 
@@ -63,3 +63,10 @@ class Refund(Compensation[Charge], service=accounting_service, name="refund"):
     """Give the money back. `charge_id` is None when `Charge` was never answered."""
 
     charge_id: int | None = Field(examples=[31])
+
+
+class PaymentRefunded(Event, service=accounting_service, name="payment_refunded"):
+    """The customer has the money back that was paid for the order."""
+
+    order_id: OrderId
+    amount: Amount = Field(examples=["1299.00"])

@@ -146,9 +146,9 @@ def tell_why(state: ProcessOrderState, session: Session, why: Outcome) -> None:
 
 
 def tell_refunding(state: ProcessOrderState, session: Session, why: Outcome) -> None:
-    """Tell that what was charged is given back.
+    """Tell that what was charged is being given back, before it is.
 
-    Not that it was: a refund that is parked does not hold up the steps before it, and this is one.
+    That it was, the accounting service tells: it knows, also of a charge that was never answered.
     """
     tell_why(state, session, why)
     if state.charge_id is not None:
@@ -239,7 +239,7 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         deadline=approve_by,
         when=needs_approval,
     )
-    approve_order = step.local(tell_approved, compensation=tell_refunding)
+    approve_order = step.local(tell_approved, compensation=tell_why)
     charge = step.command(
         accounting.Charge,
         charge_customer,
@@ -247,7 +247,7 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         compensation=refund,
         timeout=timeouts.accounting,
     )
-    confirm_payment = step.local(tell_paid, compensation=tell_why)
+    confirm_payment = step.local(tell_paid, compensation=tell_refunding)
     ship_order = step.command(
         delivery.ShipOrder,
         ship,

@@ -157,7 +157,7 @@ def test_neighbours_lead_to_each_other_and_the_system_to_all(
     page.get_by_role("link", name="Whole system").click()
 
     assert names == [specification(service).title for service in SERVICES[1:]]
-    assert back == ["Order service"]
+    assert back == ["Order service", "Notification service"]  # whom it tells of refunds
     expect(page).to_have_url(f"http://127.0.0.1:{application.port}/system")
 
 

@@ -264,10 +264,12 @@ def test_shipping_in_maintenance_gives_the_money_back(desk: Desk) -> None:
         "message": f"{order_id}: {why}",
         "step": "ship_order",
     }
-    assert desk.told(order_id, "Payment is being refunded")[2:] == [
+    refunded = "Payment of 10.00 was refunded"
+    assert desk.told(order_id, refunded)[2:] == [
         "Payment was processed successfully",
         why,
         "Payment is being refunded",
+        refunded,
     ]
     assert desk.stock() == before
     assert (desk.kept(order_id), desk.shipments(order_id)) == (None, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from sagas_framework import Command, Compensation, Event, Participant, Subscribe
 from sagas_framework.core.events import Outgoing
 from sagas_framework.core.ids import Kind, message_id, operation_id
 from sagas_framework.storage.database import Database
+from sagas_framework.storage.outbox import Outbox, OutboxRow
 from sagas_framework.storage.ports import Beat
 from sagas_framework.transport import envelope
 from sagas_framework.transport.envelope import WireMessage, to_wire
@@ -99,6 +100,18 @@ def answer(reply: WireMessage | None) -> tuple[str, Any]:
         return "nothing", None
     read = envelope.from_wire(reply)
     return str(read.headers[envelope.RESULT]), read.payload
+
+
+def told(participant: Participant) -> list[tuple[str, Any]]:
+    """What the service has published since it was asked last: `(topic, fields)`, as a relay would send it."""
+    sent: list[tuple[str, Any]] = []
+
+    def send(rows: Sequence[OutboxRow]) -> list[bool]:
+        sent.extend((row.topic, json.loads(row.body)) for row in rows)
+        return [True] * len(rows)
+
+    Outbox(participant.engine).send(send, 100, participant.clock())
+    return sent
 
 
 @contextmanager

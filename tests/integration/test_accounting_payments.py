@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Decimal
 from threading import Barrier
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from accounting_service import payments
 from accounting_service.models import ChargeRow, ProviderPayment, RefundRow
 from accounting_service.payments import Books
 from accounting_service.provider import Declined, ImitatedProvider
 from app_common.magic import DECLINED_CUSTOMER
-from app_common.messaging.accounting_service_messaging import Charge, Refund
-from sagas_framework import Participant
-from tests.integration.asking import Asking, answer, serving, session_of
+from app_common.messaging.accounting_service_messaging import Charge, PaymentRefunded, Refund
+from sagas_framework import Participant, publish
+from tests.integration.asking import Asking, answer, serving, session_of, told
 
-NOON: Final = datetime(2026, 3, 17, 12, tzinfo=UTC)
+REFUNDED: Final = PaymentRefunded.contract.task
 
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
@@ -85,6 +86,54 @@ def test_a_charge_is_refunded_once(accounting: Participant) -> None:
     after = books(accounting)
     assert (after.charged, after.refunded, after.kept) == (Decimal("0.30"), Decimal("0.10"), Decimal("0.20"))
     assert after.agree
+    assert told(accounting) == [(REFUNDED, {"order_id": "order_riley_o066i", "amount": "0.10"})]
+
+
+def test_a_refund_of_what_the_saga_never_heard_of_is_told_once(accounting: Participant) -> None:
+    asking = Asking(accounting)
+    asking(paying())  # its reply is lost
+
+    assert [asking(Refund(charge_id=None)), asking(Refund(charge_id=None), attempt=2)] == [
+        ("success", None)
+    ] * 2
+    assert told(accounting) == [(REFUNDED, {"order_id": "order_riley_o066i", "amount": "1299.00"})]
+
+
+def test_that_a_payment_is_refunded_is_told_with_the_refund_or_not_at_all(
+    accounting: Participant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(accounting)
+    asking(paying())
+    with monkeypatch.context() as patched:
+        patched.setattr(payments, "publish", publish_and_break)
+        broken = asking(Refund(charge_id=None))
+    kept, nothing = books(accounting).kept, told(accounting)
+
+    again = asking(Refund(charge_id=None), attempt=2)
+
+    assert (broken[0], kept, nothing) == ("failed", Decimal("1299.00"), [])
+    assert again == ("success", None)
+    assert books(accounting).kept == 0
+    assert len(told(accounting)) == 1
+
+
+def publish_and_break(event: PaymentRefunded, session: Session) -> None:
+    publish(event, session)
+    raise RuntimeError("the process has no memory left")
+
+
+def test_in_a_batch_those_are_told_of_a_refund_who_had_paid(accounting: Participant) -> None:
+    who = ["Riley", DECLINED_CUSTOMER, "Casey"]
+    asking = [Asking(accounting) for _ in [*who, "nobody asked for this one"]]
+    for number, (one, name) in enumerate(zip(asking, who, strict=False)):
+        one(paying("3.00", customer=name, order=f"order_{number}"))
+
+    replies = accounting.receive_all([one.message(Refund(charge_id=None)) for one in asking])
+
+    assert [answer(reply)[0] for reply in replies] == ["success"] * 4
+    assert told(accounting) == [
+        (REFUNDED, {"order_id": f"order_{number}", "amount": "3.00"}) for number in (0, 2)
+    ]
 
 
 def test_refunding_first_withdraws_the_charge_that_comes_later(accounting: Participant) -> None:
@@ -93,6 +142,7 @@ def test_refunding_first_withdraws_the_charge_that_comes_later(accounting: Parti
     assert asking(Refund(charge_id=None)) == ("success", None)
     assert asking(paying())[1]["type"] == "Withdrawn"
     assert books(accounting).charged == 0
+    assert told(accounting) == []
 
 
 def test_a_double_charge_would_be_seen(accounting: Participant) -> None:
@@ -187,6 +237,8 @@ def test_a_charge_and_its_refund_at_once_leave_nothing_kept(accounting: Particip
 
     assert books(accounting).kept == 0
     assert books(accounting).agree
+    with session_of(accounting) as session:
+        assert len(told(accounting)) == len(session.scalars(select(RefundRow)).all())
 
 
 def test_the_provider_answers_a_known_key_as_before_and_refuses_it_for_another_payment(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -14,8 +13,7 @@ from sqlalchemy.orm import Session
 from app_common.messaging.inventory_service_messaging import LowStock, ReleaseItems, ReserveItems, StockItem
 from inventory_service import stock
 from sagas_framework import Participant, publish
-from sagas_framework.storage.outbox import Outbox, OutboxRow
-from tests.integration.asking import Asking, answer, serving, session_of
+from tests.integration.asking import Asking, answer, serving, session_of, told
 
 LOW = LowStock.contract.task
 FULL = {"apples": 10, "bread": 10, "iPhone": 10, "milk": 10, "oranges": 10}
@@ -148,18 +146,6 @@ def test_commands_in_a_batch_reserve_as_they_do_alone(inventory: Participant) ->
 
     assert results == ["success"] * 3 + ["refused"] * 2
     assert available(inventory)["milk"] == 1
-
-
-def told(inventory: Participant) -> list[tuple[str, Any]]:
-    """What the service has published, as `(topic, fields)`, as a relay would send it."""
-    sent: list[tuple[str, Any]] = []
-
-    def send(rows: Sequence[OutboxRow]) -> list[bool]:
-        sent.extend((row.topic, json.loads(row.body)) for row in rows)
-        return [True] * len(rows)
-
-    Outbox(inventory.engine).send(send, 100, inventory.clock())
-    return sent
 
 
 def test_an_item_that_gets_low_is_told_once_until_it_was_put_back(inventory: Participant) -> None:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from threading import Barrier
 from typing import Any, Final
 
 import pytest
 from sqlalchemy.orm import Session
 
+from app_common.messaging.accounting_service_messaging import PaymentRefunded
 from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.order_service_messaging import CustomerTold
 from notification_service import notifications
@@ -61,6 +63,17 @@ def test_what_a_customer_was_told_is_kept_with_the_moment_at_which_it_was_publis
 
     (one,) = client.get("/").json["notifications"]
     assert (one["order_id"], one["message"], one["at"]) == (RILEY, told.message, at.isoformat())
+
+
+def test_a_customer_is_told_once_that_a_payment_was_refunded(kept: Subscriber, client: Any) -> None:
+    refunded = PaymentRefunded(order_id=RILEY, amount=Decimal("1299.00"))
+
+    for _ in range(2):  # it comes again
+        hear(kept, refunded, event_id="event-1")
+
+    (one,) = client.get("/").json["notifications"]
+    assert (one["audience"], one["order_id"]) == ("customers", RILEY)
+    assert one["message"] == "Payment of 1299.00 was refunded"
 
 
 @pytest.mark.parametrize(("available", "left"), [(2, "2 left"), (0, "none left"), (1200, "1,200 left")])

@@ -26,6 +26,7 @@ SIGNALS: Final = {"process_order.signal.approval"}
 """What approvers say over HTTP, and what no service here says over the broker."""
 EVENTS: Final = {
     "order_service.customer_told": ("order_service", "notification_service"),
+    "accounting_service.payment_refunded": ("accounting_service", "notification_service"),
     "inventory_service.low_stock": ("inventory_service", "notification_service"),
 }
 """Who tells, and who listens."""

@@ -193,6 +193,7 @@ def test_when_nothing_is_shipped_the_payment_is_given_back_then_the_items(sessio
         paid(reserved(session, "10.00"), "10.00")
         .expects(delivery.ShipOrder)
         .refuses("in maintenance")
+        .runs("confirm_payment", undo=True)
         .expects(accounting.Refund, charge_id=31)
         .replies()
         .expects(inventory.ReleaseItems, reservation_id=5)
@@ -205,6 +206,23 @@ def test_when_nothing_is_shipped_the_payment_is_given_back_then_the_items(sessio
         "Error submitting order for shipping: in maintenance",
         REFUNDED,
     ]
+
+
+def test_of_a_charge_that_was_never_answered_only_the_one_who_knows_may_tell_the_refund(
+    session: Told,
+) -> None:
+    (
+        reserved(session, "10.00")
+        .expects(accounting.Charge)
+        .never_answers()
+        .expects(accounting.Refund, charge_id=None)
+        .replies()
+        .expects(inventory.ReleaseItems, reservation_id=5)
+        .replies()
+        .ends(Status.COMPENSATED)
+    )
+
+    assert session.messages[2:] == ["Payment failed for order: no answer in time"]
 
 
 def test_a_customer_is_told_of_a_technical_failure_but_not_what_it_was(session: Told) -> None:

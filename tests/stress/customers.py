@@ -77,7 +77,7 @@ TOLD: Final[Mapping[Kind, Sequence[str]]] = {
     Kind.UNPAID: (_RECEIVED, _RESERVED, "Payment failed for order: "),
     Kind.IN_MAINTENANCE: (
         *(_RECEIVED, _RESERVED, _PAID),
-        *("Error submitting order for shipping: ", "Payment is being refunded"),
+        *("Error submitting order for shipping: ", "Payment is being refunded", "Payment of "),
     ),
 }
 """How each message begins that the customer gets, none twice and no other."""

@@ -127,11 +127,13 @@ def test_stock_and_money_are_conserved_whoever_dies_meanwhile(fleet: Fleet) -> N
 
 
 def _settled(fleet: Fleet) -> bool:
-    unsent, unhandled = (
+    unsent = "SELECT count(*) FROM saga_outbox WHERE sent_at IS NULL"
+    left = (
         fleet.query(service, statement)[0][0]
         for service, statement in (
-            ("order_service", "SELECT count(*) FROM saga_outbox WHERE sent_at IS NULL"),
+            ("order_service", unsent),
+            ("accounting_service", unsent),
             ("notification_service", "SELECT count(*) FROM saga_event WHERE state <> 'done'"),
         )
     )
-    return unsent == unhandled == 0 and all(fleet.waiting(queue) == 0 for queue in QUEUES)
+    return not any(left) and all(fleet.waiting(queue) == 0 for queue in QUEUES)
