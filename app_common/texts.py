@@ -9,6 +9,10 @@ from pydantic import AfterValidator, Field
 
 _TURNS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 """Bidirectional classes of the characters that turn the direction of what follows."""
+_NOTHING: Final = frozenset({"Zs", "Zl", "Zp", "Cf"})
+"""Categories of the characters that show nothing: spaces, and what only formats."""
+_BLANKS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that show nothing."""
 LONGEST_NAME: Final = 200
 """Characters of a name: of a customer, an item, a dish."""
 
@@ -30,7 +34,23 @@ def no_controls(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(no_controls)]
+def not_blank(text: str) -> str:
+    """The text, if there is something in it to be seen.
+
+    Raises:
+        ValueError: it has nothing but spaces, and other characters that show nothing.
+    """
+    if all(character in _BLANKS or unicodedata.category(character) in _NOTHING for character in text):
+        raise ValueError("nothing can be seen in it: write at least one letter, digit or sign")
+    return text
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_NAME),
+    AfterValidator(no_controls),
+    AfterValidator(not_blank),
+]
 """A name in one line."""
 
 OrderId = Annotated[str, Field(min_length=1, max_length=100, examples=["order_riley_o066i"])]

@@ -123,6 +123,7 @@ def test_without_a_body_every_item_is_filled_up(client: Any, inventory: Particip
         ({"quantity": 1}, 422, "name"),
         ({"name": "", "quantity": 1}, 422, "name"),
         ({"name": "mi\u0000lk", "quantity": 1}, 422, "name"),
+        ({"name": " ", "quantity": 1}, 422, "name"),
         ({"name": ["milk"], "quantity": 1}, 422, "name"),
         ({"name": "milk", "quantity": 1, "price": 1}, 422, "price"),
         ({}, 422, "name"),

@@ -88,6 +88,7 @@ def test_a_browser_that_posts_an_order_gets_json_like_everybody(client: Client) 
         ("items.1.name", ""),
         ("items.1.name", "x" * 201),
         ("items.0.name", "a\x00b"),
+        ("items.0.name", " "),
         ("items.1.colour", "blue"),
         ("nonsense", 1),
     ],

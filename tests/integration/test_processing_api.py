@@ -124,6 +124,8 @@ def test_a_request_runs_no_step(client: Client) -> None:
         ("customer", ""),
         ("customer", "x" * 201),
         ("customer", "a\x00b"),
+        ("customer", "  "),
+        ("items.0", "\u00a0"),
         ("customer", 7),
         ("customer", None),
         ("items", []),

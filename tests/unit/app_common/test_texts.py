@@ -11,7 +11,18 @@ names: TypeAdapter[str] = TypeAdapter(Name)
 
 
 @pytest.mark.parametrize(
-    "name", ["Riley", "<script>alert(1)</script>", "رايلي", "ריילי", "莱利", "👩‍🚒", "x" * LONGEST_NAME]
+    "name",
+    [
+        "Riley",
+        "<script>alert(1)</script>",
+        "رايلي",
+        "ריילי",
+        "莱利",
+        "👩‍🚒",
+        " Riley ",
+        "?",
+        "x" * LONGEST_NAME,
+    ],
 )
 def test_a_name_is_kept_as_it_is_written(name: str) -> None:
     assert names.validate_python(name) == name
@@ -27,3 +38,11 @@ def test_a_control_character_is_no_part_of_a_name(character: str) -> None:
 def test_nor_is_one_that_turns_what_stands_behind_the_name(character: str) -> None:
     with pytest.raises(ValidationError, match="turns the direction"):
         names.validate_python(f"Ri{character}ley")
+
+
+@pytest.mark.parametrize(
+    "name", [" ", " " * LONGEST_NAME, "\u00a0\u3000", "\u200b\u200f\ufeff", "\u2800", "\u3164 \uffa0"]
+)
+def test_a_name_in_which_nothing_can_be_seen_is_none(name: str) -> None:
+    with pytest.raises(ValidationError, match="nothing can be seen in it"):
+        names.validate_python(name)
