@@ -13,11 +13,10 @@ from sagas_framework import UnknownRun
 
 
 def add_error_handlers(app: Flask) -> None:
-    """Answer every error of the application as JSON, also for who prefers a page."""
+    """Answer every error of the application, as a page or as JSON."""
     add_common_handlers(
         app,
         "order_service",
-        answer=problem,
         cannot=lambda error: f"The {error.title} cannot be taken",
         look="look at / whether the order was taken before you repeat it, or repeat it with the same "
         "Idempotency-Key",

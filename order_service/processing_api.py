@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from app_common.texts import Name
 from app_common.web.access import Access
 from app_common.web.answers import LIVE, body, fresh, page
-from app_common.web.errors import Refusal, problem_page
+from app_common.web.errors import Refusal, problem
 from order_service import processing
 from order_service.api import idempotency_key
 from order_service.approvals import shown
@@ -85,7 +85,7 @@ class ProcessingViews:
                 raise Refusal(422, "Neither yes nor no was said", "Press one of the two buttons")
             processing.decide(order_id, Approval(approver=name, approved=approved == "true"))
         except Refusal as refusal:
-            return problem_page(refusal.status, str(refusal), refusal.do)
+            return problem(refusal.status, str(refusal), refusal.do)
         except processing.DecidedAlready:
             pass  # who was quicker, the page says
         return redirect(url_for("show_approvals", order=order_id, approved=approved), 303)

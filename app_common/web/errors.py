@@ -1,4 +1,4 @@
-"""What the web answers when it says no: JSON with what was wrong (`error`) and what to do (`do`)."""
+"""What the web answers when it says no: what was wrong (`error`), and what to do (`do`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import Any
 from flask import Flask, Response, jsonify, render_template, request
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from sagas_framework.console import wants_html
 
 logger = logging.getLogger(__name__)
-
-Problem = Callable[..., Response]
-"""Makes the answer: `(status, error, do, **more)`; see `problem`."""
 
 
 class Refusal(Exception):
@@ -30,19 +27,13 @@ class Refusal(Exception):
 
 
 def problem(status: int, error: str, do: str, **more: Any) -> Response:
-    """The answer as JSON, for everybody."""
-    response = jsonify(error=error, **more, do=do)
+    """The answer: a page for who prefers HTML, JSON for everybody else."""
+    if wants_html():
+        page = render_template("platform/problem.html", title=str(status), error=error, do=do, **more)
+        response = Response(page, mimetype="text/html")
+    else:
+        response = jsonify(error=error, **more, do=do)
     response.status_code = status
-    response.cache_control.no_store = True
-    return response
-
-
-def problem_page(status: int, error: str, do: str, **more: Any) -> Response:
-    """The answer as a page, for who prefers HTML."""
-    if not wants_html():
-        return problem(status, error, do, **more)
-    page = render_template("platform/problem.html", title=str(status), error=error, do=do, **more)
-    response = Response(page, status, mimetype="text/html")
     response.cache_control.no_store = True
     return response
 
@@ -56,43 +47,43 @@ def add_error_handlers(
     app: Flask,
     service: str,
     *,
-    answer: Problem = problem_page,
     cannot: Callable[[ValidationError], str] = lambda _: "The request cannot be taken",
     look: str = "see at / what was stored before you repeat it",
 ) -> None:
     """Answer every error of the application in one form.
 
     Args:
-        answer: makes the answer.
         cannot: says that what has wrong fields is not taken.
         look: what to do after trouble with the database, when it runs again.
     """
 
     def refused(refusal: Refusal) -> Response:
-        response = answer(refusal.status, str(refusal), refusal.do)
+        response = problem(refusal.status, str(refusal), refusal.do)
         response.headers.extend(refusal.headers)
         return response
 
     def invalid(error: ValidationError) -> Response:
         errors = _errors(error)
         if [one["type"] for one in errors] == ["json_invalid"]:
-            return answer(400, f"The body is not JSON: {_told(errors[0])}", "Send one JSON object, in UTF-8")
-        return answer(422, cannot(error), "Mend the fields and send it again", fields=wrong_fields(error))
+            return problem(400, f"The body is not JSON: {_told(errors[0])}", "Send one JSON object, in UTF-8")
+        return problem(422, cannot(error), "Mend the fields and send it again", fields=wrong_fields(error))
 
     def http(error: HTTPException) -> Response:
         status = error.code or 500
         if isinstance(error, MethodNotAllowed):
             methods = ", ".join(sorted(error.valid_methods or ()))
-            response = answer(status, f"{request.method} is not allowed on {request.path}", f"Use {methods}")
+            response = problem(status, f"{request.method} is not allowed on {request.path}", f"Use {methods}")
             response.headers["Allow"] = methods
             return response
+        if isinstance(error, NotFound):
+            return problem(status, f"There is nothing at {request.path}", "See / for what there is")
         if status >= 500:
-            return answer(status, error.name, f"The log of {service} says what happened")
-        return answer(status, error.name, "See / for what there is")
+            return problem(status, error.name, f"The log of {service} says what happened")
+        return problem(status, error.name, "See / for what there is")
 
     def trouble(error: SQLAlchemyError) -> Response:
         logger.error("the database of %s failed: %s", service, error)
-        return answer(
+        return problem(
             503,
             f"The database of {service} failed ({type(error).__name__})",
             f"See that it runs and that `saga -A {service}.worker db upgrade` was run; then {look}",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from flask import Flask, Response, jsonify, render_template, request, send_file
 from werkzeug.exceptions import NotFound
@@ -114,11 +114,18 @@ def docs_site(
         return jsonify({"service": specification.service, "healthy": True, "renderer": drawing.there})
 
     @site.errorhandler(NotFound)
-    def not_found(_: Exception) -> tuple[dict[str, Any], int]:
-        return {
-            "error": f"There is nothing at {request.path}",
-            "do": "Look at /, /asyncapi.yaml or /asyncapi.json",
-        }, 404
+    def not_found(_: Exception) -> Response:
+        error = f"There is nothing at {request.path}"
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            root = "../" * (request.path.count("/") - 1) or "./"
+            body = render_template(
+                "asyncapi/nothing.html", specification=specification, error=error, root=root
+            )
+            response = Response(body, mimetype="text/html")
+        else:
+            response = jsonify(error=error, do="Look at /, /asyncapi.yaml or /asyncapi.json")
+        response.status_code = 404
+        return response
 
     @site.after_request
     def harden(response: Response) -> Response:

@@ -291,6 +291,7 @@ def sights(application: Application) -> dict[str, str]:
         "login": "/login",
         "launch": "/run-order-while-shipping-is-in-maintenance",
         "not found": "/sagas/no-such-saga",
+        "wrong path": "/nowhere",
     }
 
 
@@ -309,6 +310,7 @@ KINDS: Final = (
     "login",
     "launch",
     "not found",
+    "wrong path",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from markupsafe import escape
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
@@ -471,6 +472,32 @@ def test_an_unknown_order_is_not_found(client: Client, order_id: str) -> None:
     assert answer.status_code == 404
     assert answer.json["error"].startswith("No order has the id ")
     assert answer.json["do"]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/nowhere", "There is nothing at /nowhere"),
+        ("/nowhere/at/all", "There is nothing at /nowhere/at/all"),
+        ("/<b>", "There is nothing at /&lt;b&gt;"),
+        ("/orders/17", "No order has the id &#39;17&#39;"),
+        ("/processing/orders/order_x", "No order has the id &#39;order_x&#39;"),
+        ("/orders", "GET is not allowed on /orders"),
+    ],
+)
+def test_a_wrong_path_is_a_page_with_a_way_home_in_a_browser_and_json_elsewhere(
+    client: Client, path: str, told: str
+) -> None:
+    page = client.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    plain = [client.get(path), client.get(path, headers={"Accept": "application/json"})]
+
+    assert (page.status_code, page.mimetype) == (plain[0].status_code, "text/html")
+    assert f'<h1 class="any">{told}</h1>' in page.text
+    assert '<a href="/">Home</a>' in page.text
+    assert '<nav aria-label="Pages">' in page.text
+    for answer in plain:
+        assert escape(answer.json["error"]) == told
+        assert answer.json["do"]
 
 
 def test_who_has_the_order_as_it_is_gets_304_until_it_changes(

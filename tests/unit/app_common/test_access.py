@@ -9,7 +9,7 @@ from flask import Flask
 
 from app_common.people import People
 from app_common.web.access import LASTS, Access
-from app_common.web.errors import add_error_handlers, problem
+from app_common.web.errors import add_error_handlers
 
 ANN: Final = "ann's-own-token-0123456789"
 BEN: Final = "ben's-own-token-9876543210"
@@ -33,7 +33,7 @@ def site(people: People, clock: Clock, service: str = "stock", **options: Any) -
     app.add_url_rule("/who", "who", lambda: access.who(), methods=["POST"])
     app.add_url_rule("/person", "person", lambda: str(access.person))
     access.install(app)
-    add_error_handlers(app, service, answer=problem)
+    add_error_handlers(app, service)
     return app
 
 

@@ -7,10 +7,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import pytest
 import yaml
 from flask.testing import FlaskClient
+from markupsafe import escape
 from typing_extensions import override
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, TestResponse
@@ -258,6 +260,24 @@ def test_what_is_not_there_is_told_with_what_is(site: FlaskClient, path: str) ->
 
     assert answer.status_code == 404
     assert "/asyncapi.yaml" in answer.get_json()["do"]
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/assets/<b>", "/a/b/c", "/a/b/"])
+def test_a_browser_gets_a_page_that_leads_to_what_is_there(renderer: Path, path: str) -> None:
+    def elsewhere(environ: Any, start_response: Any) -> list[bytes]:
+        raise AssertionError(f"{environ['PATH_INFO']} is not of this site")
+
+    client = Client(DispatcherMiddleware(elsewhere, {"/docs": docs_site(kitchen(), renderer=renderer)}))
+
+    answer = client.get(f"/docs{path}", headers={"Accept": "text/html"})
+    page = Links(answer.text)
+
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+    assert f"There is nothing at {escape(path)}" in answer.text
+    assert set(page.links) == {"document", "YAML", "JSON"}
+    for name in [*page.fetched, *page.links.values()]:
+        there = urljoin(f"http://localhost/docs{path}", name)
+        assert client.get(there, buffered=True).status_code == 200, there
 
 
 def test_a_site_tells_that_it_serves(site: FlaskClient) -> None:
