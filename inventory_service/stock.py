@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app_common.messaging.inventory_service_messaging import LowStock, OutOfStock, StockItem
 from app_common.settings import low_stock
+from app_common.texts import isolated
 from inventory_service.models import Reservation, ReservationStatus, ReservedLine, StockRow
 from sagas_framework import publish
 
@@ -30,14 +31,18 @@ class UnknownItem(Exception):
     """The catalogue has no such item."""
 
     def __init__(self, item: str, known: Iterable[str]) -> None:
-        super().__init__(f"There is no item {item!r}; there are: {', '.join(known)}")
+        super().__init__(
+            f"There is no item {isolated(repr(item))}; there are: {', '.join(map(isolated, known))}"
+        )
 
 
 class TooMany(Exception):
     """There is no room for so many of an item."""
 
     def __init__(self, item: str) -> None:
-        super().__init__(f"There is no room for so many of {item!r}: {MOST:,} at most can be there")
+        super().__init__(
+            f"There is no room for so many of {isolated(repr(item))}: {MOST:,} at most can be there"
+        )
 
 
 # ---- by the saga ----------------------------------------------------------------------------------
@@ -57,7 +62,7 @@ def reserve(session: Session, key: str, order_id: str, items: Iterable[StockItem
         wanted[line.name] += line.quantity
     there = _locked(session, wanted)
     missing = [
-        f"{item} ({number} ordered, {there[item].available if item in there else 'none'} there)"
+        f"{isolated(item)} ({number} ordered, {there[item].available if item in there else 'none'} there)"
         for item, number in wanted.items()
         if item not in there or there[item].available < number
     ]

@@ -9,6 +9,7 @@ from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.notification_service_messaging import notification_service
 from app_common.messaging.order_service_messaging import CustomerTold
 from app_common.settings import service_settings
+from app_common.texts import isolated
 from notification_service import notifications
 from sagas_framework import EventContext, Subscriber
 
@@ -35,4 +36,6 @@ def payment_refunded(event: PaymentRefunded, context: EventContext) -> None:
 def stock_low(event: LowStock, context: EventContext) -> None:
     """Keep for the operators that an item is low."""
     left = f"{event.available:,} left" if event.available else "none left"
-    notifications.keep(context.session, context.event_id, f"{event.item} is low: {left}", context.at)
+    notifications.keep(
+        context.session, context.event_id, f"{isolated(event.item)} is low: {left}", context.at
+    )

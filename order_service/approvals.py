@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from flask import Response, request, url_for
 
 from app_common.settings import approval_settings
+from app_common.texts import isolated
 from app_common.web.access import Access
 from app_common.web.addresses import page_address
 from app_common.web.answers import LIVE, page
@@ -155,7 +156,7 @@ def what_became(order_id: str, *, approved: bool, by: str | None) -> Told | None
         return Told("done", f"{word.capitalize()} by you.{when}", order_id)
     if said is not None:
         other = "approved" if said.payload["approved"] else "rejected"
-        return Told("refused", f"Too late: {approver} has {other} it.", order_id)
+        return Told("refused", f"Too late: {isolated(said.payload['approver'])} has {other} it.", order_id)
     why = order.get("order_result") or order.get("failure_details") or {}
     return Told("refused", f"Too late: {why.get('message') or 'it does not wait any more'}", order_id)
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app_common.money import CENT, WrittenAmount
 from app_common.settings import approval_settings
-from app_common.texts import Name
+from app_common.texts import Name, isolated
 from order_service.models import ProcessingOrder
 from order_service.once import KeyReused, digest_of, take_once
 from order_service.orchestrator import sagas
@@ -383,7 +383,7 @@ def decide(order_id: str, approval: Approval, key: str | None = None) -> SignalR
         said = decision_of(order_id)
         if said is not None and said.said_id != said_id:
             word = "approved" if said.payload["approved"] else "rejected"
-            raise DecidedAlready(order_id, f"{said.payload['approver']} has {word} it")
+            raise DecidedAlready(order_id, f"{isolated(said.payload['approver'])} has {word} it")
         if said is None and not saga.status.ended and sagas.clock() > (deadline := _deadline(saga, state)):
             # No orchestrator has looked at the clock yet; the deadline counts all the same.
             raise DecidedAlready(order_id, f"its deadline has passed, {deadline.astimezone(UTC).isoformat()}")

@@ -8,7 +8,7 @@ from flask import Response, jsonify, redirect, request, url_for
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.wrappers import Response as BaseResponse
 
-from app_common.texts import Name
+from app_common.texts import Name, isolated
 from app_common.web.access import Access
 from app_common.web.answers import LIVE, body, fresh, page
 from app_common.web.errors import Refusal, problem
@@ -103,8 +103,8 @@ class ProcessingViews:
         if decision.approver != name:
             raise Refusal(
                 403,
-                f"The token is not that of {decision.approver!r}",
-                f"Decide in the name that the token proves: {name!r}",
+                f"The token is not that of {isolated(repr(decision.approver))}",
+                f"Decide in the name that the token proves: {isolated(repr(name))}",
             )
         approval = Approval(approver=name, approved=decision.approved)
         said = processing.decide(order_id, approval, idempotency_key())

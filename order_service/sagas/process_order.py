@@ -15,7 +15,7 @@ from app_common.messaging import inventory_service_messaging as inventory
 from app_common.messaging.order_service_messaging import CustomerTold
 from app_common.money import Amount
 from app_common.settings import step_timeouts
-from app_common.texts import Name
+from app_common.texts import Name, isolated
 from sagas_framework import (
     NOTHING_TO_UNDO,
     Failure,
@@ -110,11 +110,13 @@ def _tell(state: ProcessOrderState, session: Session, message: str) -> None:
 
 def _listed(state: ProcessOrderState) -> str:
     counted = Counter(state.items)
-    return ", ".join(name if number == 1 else f"{number} {name}" for name, number in counted.items())
+    return ", ".join(
+        isolated(name) if number == 1 else f"{number} {isolated(name)}" for name, number in counted.items()
+    )
 
 
 def tell_received(state: ProcessOrderState, session: Session) -> None:
-    told = f"Received order for {state.customer}: {_listed(state)}. Total = {state.total:.2f}"
+    told = f"Received order for {isolated(state.customer)}: {_listed(state)}. Total = {state.total:.2f}"
     _tell(state, session, told)
 
 
@@ -173,13 +175,13 @@ def take_approval(state: ProcessOrderState, approval: Approval) -> None:
         Rejected: the approver says no.
     """
     if not approval.approved:
-        raise Rejected(f"Order was rejected by {approval.approver}.")
+        raise Rejected(f"Order was rejected by {isolated(approval.approver)}.")
     state.approver = approval.approver
 
 
 def tell_approved(state: ProcessOrderState, session: Session) -> None:
     if state.approver is not None:  # None: it needs no approval
-        _tell(state, session, f"Order was approved by {state.approver}.")
+        _tell(state, session, f"Order was approved by {isolated(state.approver)}.")
 
 
 # ---- the other services ---------------------------------------------------------------------------

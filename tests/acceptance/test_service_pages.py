@@ -160,6 +160,27 @@ def test_what_customers_write_is_shown_as_text(
         assert visitor.title() != "taken"
 
 
+def test_a_name_from_the_right_moves_no_number(visitor: Page, application: Application) -> None:
+    order_id = order(application, "ريلي", "oranges", "oranges")
+    visitor.goto(address(application, NOTIFICATIONS, f"/?order={order_id}"))
+    message = visitor.locator("#feed .message", has_text="Received order for")
+    expect(message).to_be_visible(timeout=15_000)
+
+    left, number = message.evaluate(LEFT_OF, ["ريلي", "2 oranges"])
+
+    assert left < number
+
+
+LEFT_OF: Final = """
+(element, parts) => parts.map(part => {
+  const text = element.firstChild, range = document.createRange(), at = text.data.indexOf(part);
+  range.setStart(text, at);
+  range.setEnd(text, at + 1);
+  return range.getBoundingClientRect().left;
+})"""
+"""Where the first characters of these parts of a text stand, in pixels from the left."""
+
+
 def test_the_messages_of_an_order_are_a_click_away(
     visitor: Page, application: Application, orders: list[str]
 ) -> None:

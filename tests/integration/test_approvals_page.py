@@ -111,7 +111,7 @@ def test_orders_that_wait_are_there_with_what_an_approver_needs_to_know(client: 
     assert order_id in page
     assert "1299.00" in page
     assert "Riley" in page
-    assert "2 \u00d7 iPhone" in page
+    assert "2 \u00d7 <bdi>iPhone</bdi>" in page
     assert "23 h 59 min left" in page
     assert re.search(r'<rect width="(99|100)%"', page)
     assert 'name="live" content="2000"' in page

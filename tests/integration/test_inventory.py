@@ -194,6 +194,16 @@ def test_commands_in_a_batch_tell_what_those_tell_that_are_kept(inventory: Parti
     assert told(inventory) == [(LOW, {"item": "milk", "available": 2})]
 
 
+def test_what_is_out_of_stock_stays_apart_from_its_number(inventory: Participant) -> None:
+    result, said = Asking(inventory)(wanting(milk=11, חלב=1))
+
+    assert result == "refused"
+    assert (
+        said["message"]
+        == "Out of stock: milk (11 ordered, 10 there), \u2068חלב\u2069 (1 ordered, none there)"
+    )
+
+
 def test_the_last_of_an_item_goes_to_one_order(inventory: Participant) -> None:
     assert Asking(inventory)(wanting(milk=9, bread=9))[0] == "success"
     together = Barrier(6)

@@ -63,7 +63,7 @@ def test_the_page_shows_what_is_there_reserved_and_low(client: Any, inventory: P
 
     assert page.status_code == 200
     assert 'name="live"' in page.text
-    low = '<td class="name">milk <span class="low">low</span></td>'
+    low = '<td class="name"><bdi>milk</bdi> <span class="low">low</span></td>'
     assert f'{low}<td class="right num">2</td><td class="right num">8</td>' in page.text
     assert ">out of stock</span>" in page.text
     assert "<form" not in page.text  # nobody has logged in

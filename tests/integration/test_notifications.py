@@ -88,6 +88,12 @@ def test_that_an_item_is_low_is_kept_for_the_operators(
     assert one["line"].endswith(f" | operators | milk is low: {left}")
 
 
+def test_an_item_that_is_written_from_the_right_stays_apart(kept: Subscriber, client: Any) -> None:
+    hear(kept, LowStock(item="חלב", available=2))
+
+    assert messages(client) == ["\u2068חלב\u2069 is low: 2 left"]
+
+
 def test_an_event_that_comes_again_is_kept_once(kept: Subscriber, client: Any) -> None:
     for _ in range(3):
         tell(kept, "event-1")

@@ -113,6 +113,21 @@ def test_an_expensive_order_goes_on_when_somebody_approves_it(session: Told, tot
     assert session.messages == [RECEIVED.format(total), RESERVED, WAITING, APPROVED, PAID, SHIPPED]
 
 
+def test_names_from_the_right_stay_apart_from_the_numbers_beside_them(session: Told) -> None:
+    order = an_order("1000.00").model_copy(update={"customer": "שרה", "items": ["חלב", "חלב", "bread"]})
+    story = scenario(ProcessOrderSaga, order, session=cast(Session, session))
+    story = story.expects(inventory.ReserveItems).replies(reservation_id=5).waits("approval")
+    story.signalled(Approval(approver="شيري", approved=True)).expects(accounting.Charge, customer="שרה")
+
+    listed = "2 \u2068חלב\u2069, bread"
+    assert session.messages == [
+        f"Received order for \u2068שרה\u2069: {listed}. Total = 1000.00",
+        f"Reserved inventory for order: {listed}",
+        WAITING,
+        "Order was approved by \u2068شيري\u2069.",
+    ]
+
+
 def test_an_early_approval_is_taken_when_the_saga_comes_to_it(session: Told) -> None:
     story = (
         ordered(session, "1000.00").signalled(YES).expects(inventory.ReserveItems).replies(reservation_id=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app_common.texts import LONGEST_NAME, Name
+from app_common.texts import LONGEST_NAME, Name, isolated
 
 names: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -46,3 +46,13 @@ def test_nor_is_one_that_turns_what_stands_behind_the_name(character: str) -> No
 def test_a_name_in_which_nothing_can_be_seen_is_none(name: str) -> None:
     with pytest.raises(ValidationError, match="nothing can be seen in it"):
         names.validate_python(name)
+
+
+@pytest.mark.parametrize("name", ["رايلي", "ריילי", "iPhone \u05d0", "\u200fevil"])
+def test_what_is_written_from_the_right_is_kept_apart_in_a_line(name: str) -> None:
+    assert isolated(name) == f"\u2068{name}\u2069"
+
+
+@pytest.mark.parametrize("name", ["Riley", "Sören O'Neil", "莱利", "12", ""])
+def test_other_names_stand_in_a_line_as_they_are(name: str) -> None:
+    assert isolated(name) == name
