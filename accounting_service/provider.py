@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from accounting_service.models import ProviderPayment
 from app_common.magic import DECLINED_CUSTOMER
+from app_common.money import written
 
 
 class Declined(Exception):
@@ -44,7 +45,7 @@ class ImitatedProvider:
 
     def charge(self, key: str, customer: str, amount: Decimal) -> None:
         if customer.strip().casefold() == DECLINED_CUSTOMER.casefold():
-            raise Declined(f"The payment of {amount:.2f} by {customer} was declined")
+            raise Declined(f"The payment of {written(amount)} by {customer} was declined")
         payment = self._session.get(ProviderPayment, key)
         if payment is None:
             payment = ProviderPayment(

@@ -32,6 +32,14 @@ WrittenAmount = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2),
 """An amount in a request: a decimal string, or a JSON number."""
 
 
+def written(amount: Decimal) -> str:
+    """An amount as everybody reads it: ``1180.00``, which is how orders and settings write it, too.
+
+    Nothing parts the thousands: what does so here stands for the point elsewhere.
+    """
+    return f"{amount:.2f}"
+
+
 class Money(TypeDecorator[Decimal]):
     """A column for amounts: NUMERIC(12, 2), but text on SQLite, which would make a float of it."""
 

@@ -8,6 +8,7 @@ from app_common.messaging.accounting_service_messaging import PaymentRefunded
 from app_common.messaging.inventory_service_messaging import LowStock
 from app_common.messaging.notification_service_messaging import notification_service
 from app_common.messaging.order_service_messaging import CustomerTold
+from app_common.money import written
 from app_common.settings import service_settings
 from app_common.texts import isolated
 from notification_service import notifications
@@ -28,7 +29,7 @@ def customer_told(event: CustomerTold, context: EventContext) -> None:
 @subscriber.subscribes(PaymentRefunded)
 def payment_refunded(event: PaymentRefunded, context: EventContext) -> None:
     """Tell the customer of an order about the refund, also one who was never told of the payment."""
-    told = f"Payment of {event.amount:.2f} was refunded"
+    told = f"Payment of {written(event.amount)} was refunded"
     notifications.keep(context.session, context.event_id, told, context.at, order_id=event.order_id)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from flask import Response, request, url_for
 
+from app_common.money import written
 from app_common.settings import approval_settings
 from app_common.texts import isolated
 from app_common.web.access import Access
@@ -126,7 +127,7 @@ class ApprovalViews:
             waiting=[Waits.of(order, now) for order in waiting.orders],
             next=following,
             lately=lately,
-            threshold=f"{approval_settings().threshold:,.2f}",
+            threshold=written(approval_settings().threshold),
             told=self._told(),
         )
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app_common.magic import DECLINED_CUSTOMER, INCORRECT_QUANTITY, Dish
+from app_common.money import written
 from app_common.settings import approval_settings
 from order_service.orders import Line, NewOrder
 from order_service.processing import NewProcessingOrder
@@ -134,7 +135,7 @@ def a_processing_order(
 def an_expensive_order(customer: str) -> NewProcessingOrder:
     """An order that needs an approval, whatever the setting says is expensive."""
     total = max(Decimal(1299), approval_settings().threshold)
-    return a_processing_order(customer=customer, items=("iPhone",), total=f"{total:.2f}")
+    return a_processing_order(customer=customer, items=("iPhone",), total=written(total))
 
 
 def random_order() -> NewOrder:

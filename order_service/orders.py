@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from app_common.messaging.restaurant_service_messaging import OrderItem as TicketItem
-from app_common.money import CENT, Amount
+from app_common.money import CENT, Amount, written
 from app_common.texts import Name
 from order_service.models import Order, OrderItem
 from order_service.once import KeyReused, digest_of, take_once
@@ -201,7 +201,7 @@ def describe_order(order_id: str) -> dict[str, Any]:
             "status": order.status.value,
             "consumer_id": order.consumer_id,
             "card_id": order.card_id,
-            "price": f"{order.price:.2f}",
+            "price": written(order.price),
             "items": [{"name": item.name, "quantity": item.quantity} for item in order.items],
             # Known to the saga as soon as the services have answered, to the row when the saga ends.
             "ticket_id": order.restaurant_ticket_id if saga is None else saga.state["ticket_id"],

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app_common.money import CENT, WrittenAmount
+from app_common.money import CENT, WrittenAmount, written
 from app_common.settings import approval_settings
 from app_common.texts import Name, isolated
 from order_service.models import ProcessingOrder
@@ -84,8 +84,8 @@ class NeedsNoApproval(Exception):
 
     def __init__(self, order_id: str, state: ProcessOrderState) -> None:
         super().__init__(
-            f"The order {order_id} needs no approval: its total of {state.total:.2f} is below "
-            f"{state.threshold:.2f}"
+            f"The order {order_id} needs no approval: its total of {written(state.total)} is below "
+            f"{written(state.threshold)}"
         )
 
 
@@ -301,7 +301,7 @@ def _details(order: ProcessingOrder) -> dict[str, Any]:
         "id": order.id,
         "customer": order.customer,
         "items": order.items,
-        "total": f"{order.total:.2f}",
+        "total": written(order.total),
     }
 
 

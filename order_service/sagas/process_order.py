@@ -13,7 +13,7 @@ from app_common.messaging import accounting_service_messaging as accounting
 from app_common.messaging import delivery_service_messaging as delivery
 from app_common.messaging import inventory_service_messaging as inventory
 from app_common.messaging.order_service_messaging import CustomerTold
-from app_common.money import Amount
+from app_common.money import Amount, written
 from app_common.settings import step_timeouts
 from app_common.texts import Name, isolated
 from sagas_framework import (
@@ -116,7 +116,7 @@ def _listed(state: ProcessOrderState) -> str:
 
 
 def tell_received(state: ProcessOrderState, session: Session) -> None:
-    told = f"Received order for {isolated(state.customer)}: {_listed(state)}. Total = {state.total:.2f}"
+    told = f"Received order for {isolated(state.customer)}: {_listed(state)}. Total = {written(state.total)}"
     _tell(state, session, told)
 
 
@@ -128,7 +128,7 @@ def tell_reserved(state: ProcessOrderState, session: Session) -> None:
         _tell(
             state,
             session,
-            f"Waiting for approval since order >= {state.threshold:.2f}. Deadline = {deadline}.",
+            f"Waiting for approval since order >= {written(state.threshold)}. Deadline = {deadline}.",
         )
 
 

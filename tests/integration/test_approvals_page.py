@@ -109,7 +109,8 @@ def test_orders_that_wait_are_there_with_what_an_approver_needs_to_know(client: 
     page = see(client, "/approvals")
 
     assert order_id in page
-    assert "1299.00" in page
+    assert "Orders of 1000.00 or more wait here" in page
+    assert '<div class="total">1299.00</div>' in page
     assert "Riley" in page
     assert "2 \u00d7 <bdi>iPhone</bdi>" in page
     assert "23 h 59 min left" in page
