@@ -6,6 +6,7 @@
 | `CELERY_RESULT_BACKEND` | none | where a saga's outcome is also stored as a Celery result |
 | `APP_SQLALCHEMY_DATABASE_URI` | SQLite files in `DEMO_DATA` | `{service}` in it becomes the service's name |
 | `CONSUMER_TIMEOUT`, `RESTAURANT_TIMEOUT`, `ACCOUNTING_TIMEOUT` | 300 | seconds a service has to answer |
+| `INVENTORY_TIMEOUT`, `DELIVERY_TIMEOUT` | 300 | the same |
 | `APPROVAL_THRESHOLD` | 1000.00 | an order of this total or more waits for an approval |
 | `APPROVAL_DEADLINE` | 86400: a day | seconds after which nobody can approve an order any more |
 | `APPROVER_TOKENS` | none | who may approve orders: `chris:<token>,ann:<token>` |
@@ -91,11 +92,13 @@ class PageSettings:
 
 @dataclass(frozen=True)
 class StepTimeouts:
-    """How long the order's saga waits for each service to do its first step."""
+    """How long an order's saga waits for each service to do its first step."""
 
     consumer: timedelta
     restaurant: timedelta
     accounting: timedelta
+    inventory: timedelta
+    delivery: timedelta
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def service_settings(service: str, environ: Mapping[str, str] = os.environ) -> S
 
 
 def step_timeouts(environ: Mapping[str, str] = os.environ) -> StepTimeouts:
-    """The timeouts of the order's saga.
+    """The timeouts of the orders' sagas.
 
     Raises:
         SettingError: one is no number of seconds above 0.
@@ -140,6 +143,8 @@ def step_timeouts(environ: Mapping[str, str] = os.environ) -> StepTimeouts:
         consumer=_seconds("CONSUMER_TIMEOUT", environ),
         restaurant=_seconds("RESTAURANT_TIMEOUT", environ),
         accounting=_seconds("ACCOUNTING_TIMEOUT", environ),
+        inventory=_seconds("INVENTORY_TIMEOUT", environ),
+        delivery=_seconds("DELIVERY_TIMEOUT", environ),
     )
 
 

@@ -234,6 +234,7 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         reserve,
         on_success=remember_reservation,
         compensation=release,
+        timeout=timeouts.inventory,
     )
     confirm_reservation = step.local(tell_reserved, compensation=tell_why)
     approval = step.wait(
@@ -255,5 +256,6 @@ class ProcessOrderSaga(Saga[ProcessOrderState], name="process_order", version=1)
         ship,
         on_success=remember_shipment,
         pivot=True,
+        timeout=timeouts.delivery,
     )
     complete_order = step.local(tell_shipped)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,7 +22,19 @@ from app_common.settings import (
     docs_ports,
     page_settings,
     service_settings,
+    step_timeouts,
 )
+
+SERVICES_ASKED: Final = ("consumer", "restaurant", "accounting", "inventory", "delivery")
+TIMEOUTS: Final = """
+from order_service.sagas.create_order import CreateOrderSaga
+from order_service.sagas.process_order import ProcessOrderSaga
+for saga in (CreateOrderSaga, ProcessOrderSaga):
+    for step in saga.definition.steps:
+        if hasattr(step, "command"):
+            print(step.name, step.timeout.total_seconds())
+"""
+"""Prints how long each step waits for its answer."""
 
 
 @pytest.mark.parametrize("none", [{}, {"ORDER_SERVICE_OPERATORS": ""}, {"ORDER_SERVICE_OPERATORS": " , "}])
@@ -69,6 +85,43 @@ def test_what_is_no_port_is_told_by_its_variable(wrong: str) -> None:
 def test_two_pages_cannot_have_one_port(environment: dict[str, str], told: str) -> None:
     with pytest.raises(SettingError, match=f"{told}, too.*=8082"):
         docs_ports(["order_service", "stock_service"], environment)
+
+
+def test_each_service_has_five_minutes_to_answer_unless_told_otherwise() -> None:
+    for service in SERVICES_ASKED:
+        told = step_timeouts({f"{service.upper()}_TIMEOUT": "7.5"})
+        others = set(SERVICES_ASKED) - {service}
+
+        assert getattr(told, service) == timedelta(seconds=7.5)
+        assert {getattr(told, other) for other in others} == {timedelta(minutes=5)}
+
+
+def test_the_steps_wait_as_long_as_the_settings_say() -> None:
+    """Asked of a process of its own: the sagas are declared once."""
+    own = {f"{service.upper()}_TIMEOUT": str(10 + n) for n, service in enumerate(SERVICES_ASKED)}
+
+    told = subprocess.run(
+        [sys.executable, "-c", TIMEOUTS], env=os.environ | own, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert [line.split() for line in told.splitlines()] == [
+        ["verify_consumer_details", "10.0"],
+        ["create_restaurant_ticket", "11.0"],
+        ["authorize_card", "12.0"],
+        ["approve_restaurant_ticket", "300.0"],  # the pivot: tried three times before it is asked
+        ["reserve_items", "13.0"],
+        ["charge", "12.0"],
+        ["ship_order", "14.0"],
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "soon", "nan", "inf"])
+@pytest.mark.parametrize("service", SERVICES_ASKED)
+def test_a_timeout_that_is_no_time_is_told_by_its_variable(service: str, wrong: str) -> None:
+    variable = f"{service.upper()}_TIMEOUT"
+
+    with pytest.raises(SettingError, match=rf"^{variable} is .*, not a number of seconds.*=300"):
+        step_timeouts({variable: wrong})
 
 
 @pytest.mark.parametrize(("value", "batch"), [("", None), ("1", 1), ("200", 200)])
