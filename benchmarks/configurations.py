@@ -99,9 +99,11 @@ CONFIGURATIONS: Final = {
     "plain-2": services("plain participants, 2 orchestrators", orchestrators=2),
     "plain-3": services("plain participants, 3 orchestrators", orchestrators=3),
     "embedded": EMBEDDED,
-    "bare": BARE,
 }
 """By the name that is given on the command line."""
+
+MEASURABLE: Final = {**CONFIGURATIONS, "bare": BARE}
+"""What can be measured as ours are, the limit among it."""
 
 MAIN: Final = "plain"
 """What is compared with peers."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.configurations import MEASURABLE
 from benchmarks.rounds import add_arguments, run
 
 
@@ -20,14 +20,14 @@ def main() -> int:
         "configurations",
         nargs="*",
         metavar="CONFIGURATION",
-        help=f"of {', '.join(CONFIGURATIONS)} (default: all)",
+        help=f"of {', '.join(MEASURABLE)} (default: all)",
     )
     add_arguments(parser, "ours")
     given = parser.parse_args()
-    unknown = [name for name in given.configurations if name not in CONFIGURATIONS]
+    unknown = [name for name in given.configurations if name not in MEASURABLE]
     if unknown:
-        parser.error(f"no configuration {', '.join(unknown)}; there are: {', '.join(CONFIGURATIONS)}")
-    return run([CONFIGURATIONS[name] for name in given.configurations or CONFIGURATIONS], given)
+        parser.error(f"no configuration {', '.join(unknown)}; there are: {', '.join(MEASURABLE)}")
+    return run([MEASURABLE[name] for name in given.configurations or MEASURABLE], given)
 
 
 if __name__ == "__main__":

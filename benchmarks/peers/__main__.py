@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.configurations import CONFIGURATIONS, MAIN
+from benchmarks.configurations import MAIN, MEASURABLE
 from benchmarks.peers import catalogue
 from benchmarks.peers.installing import CannotInstall, install_python, install_restate_server
 from benchmarks.rounds import NotMeasured, add_arguments, run
@@ -70,14 +70,14 @@ def main() -> int:
         nargs="+",
         default=[MAIN],
         metavar="CONFIGURATION",
-        help=f"of ours, to compare with: {', '.join(CONFIGURATIONS)} (default: {MAIN})",
+        help=f"of ours, to compare with: {', '.join(MEASURABLE)} (default: {MAIN})",
     )
     add_arguments(parser, "peers")
     given = parser.parse_args()
-    for kind, named, known in (("peer", given.peers, PEERS), ("configuration", given.ours, CONFIGURATIONS)):
+    for kind, named, known in (("peer", given.peers, PEERS), ("configuration", given.ours, MEASURABLE)):
         if unknown := [name for name in named if name not in known]:
             parser.error(f"no {kind} {', '.join(unknown)}; there are: {', '.join(known)}")
-    systems: list[System | NotMeasured] = [CONFIGURATIONS[name] for name in given.ours]
+    systems: list[System | NotMeasured] = [MEASURABLE[name] for name in given.ours]
     for name in given.peers or PEERS:
         systems += _installed(PEERS[name])
     return run(systems, given)
