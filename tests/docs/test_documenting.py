@@ -141,5 +141,5 @@ def test_the_picture_tells_what_is_shown() -> None:
 
 
 def test_the_extra_is_one_that_there_is() -> None:
-    assert INSTALL.typed == "pip install '.[asyncapi]'"
+    assert INSTALL.typed == "pip install 'sagas-framework[asyncapi]'"
     assert "\nasyncapi = [" in (ROOT / "pyproject.toml").read_text()
