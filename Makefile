@@ -29,15 +29,15 @@ UV_VERSION := 0.13.8
 UV := .venv-lock/bin/uv
 
 QUICK_TESTS := tests/unit tests/simulation tests/contract
-# Those that keep a core busy: their files are handed to two processes. The others begin when they have ended.
+# Those that keep a core busy. The others, which wait for servers, begin when they have ended.
 BUSY_TESTS := tests/unit tests/simulation
-BUSY_PROCESSES ?= 2
-OTHER_PROCESSES ?= 0
+# To which the files of tests are handed; 0: none but the one that is asked.
+TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest --dist=loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 # Whatever the first part says the second one runs, too. That one part has no such test (5) is no failure.
 RUN_TESTS = busy=0 others=0; \
-	$(PYTEST) --numprocesses=$(BUSY_PROCESSES) $(BUSY_TESTS) || busy=$$?; \
-	$(PYTEST) --numprocesses=$(OTHER_PROCESSES) $(1) || others=$$?; \
+	$(PYTEST) --numprocesses=$(TEST_PROCESSES) $(BUSY_TESTS) || busy=$$?; \
+	$(PYTEST) --numprocesses=$(TEST_PROCESSES) $(1) || others=$$?; \
 	case "$$busy $$others" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 .PHONY: help

@@ -109,7 +109,8 @@ def test_a_site_leads_to_those_that_its_service_talks_with(sites: Sites) -> None
     first, *others = SERVICES
     expected = {first: set(others)} | {other: {first} for other in others}
     expected["inventory_service"] |= {"notification_service"}  # it tells what is low
-    expected["notification_service"] |= {"inventory_service"}
+    expected["accounting_service"] |= {"notification_service"}  # it tells what was refunded
+    expected["notification_service"] |= {"inventory_service", "accounting_service"}
     assert talks == expected
 
 

@@ -110,7 +110,7 @@ def test_the_wheel_brings_the_page_of_a_docs_site(files: Sequence[str]) -> None:
     asyncapi = ROOT / "sagas_framework" / "asyncapi"
     page = [path for folder in ("templates", "static") for path in (asyncapi / folder).rglob("*.*")]
 
-    assert {path.name for path in page} == {"page.html", "docs.css", "docs.js", "favicon.svg"}
+    assert {path.name for path in page} == {"page.html", "nothing.html", "docs.css", "docs.js", "favicon.svg"}
     assert {str(path.relative_to(ROOT)) for path in page} <= set(files)
 
 
