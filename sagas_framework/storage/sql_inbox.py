@@ -13,7 +13,7 @@ from sqlalchemy import (
     ARRAY,
     Connection,
     Engine,
-    Row,
+    RowMapping,
     String,
     any_,
     bindparam,
@@ -281,7 +281,7 @@ def _taken(connection: Connection, key: str) -> tuple[InboxRow | None, str | Non
     ours, version, row = begin_with(connection, _TAKE, number=_lock_number(key), key=key)
     if ours != "true":
         raise Busy(key)
-    return (None, None) if row is None else (_row_of(json.loads(row)), version)
+    return (None, None) if row is None else (_row(json.loads(row)), version)
 
 
 def _taken_together(connection: Connection, keys: Sequence[str], now: datetime) -> SqlInboxTurns:
@@ -309,7 +309,8 @@ def _locked(connection: Connection, keys: Sequence[str]) -> list[str]:
 
 
 def _read_rows(connection: Connection, keys: Sequence[str]) -> list[InboxRow]:
-    return [_row(found) for found in connection.execute(_READ[connection.dialect.name], {"keys": list(keys)})]
+    found = connection.execute(_READ[connection.dialect.name], {"keys": list(keys)})
+    return [_row(row) for row in found.mappings()]
 
 
 def insert_rows(connection: Connection, rows: Sequence[InboxRow], now: datetime) -> int:
@@ -370,7 +371,7 @@ def _given(rows: Sequence[InboxRow], now: datetime) -> dict[str, str]:
 def read_inbox(connection: Connection) -> list[tuple[InboxRow, datetime]]:
     """Every row, with the moment of its last change."""
     rows = connection.execute(select(saga_inbox).order_by(saga_inbox.c.key))
-    return [(_row(row), row.updated_at) for row in rows]
+    return [(_row(row), row["updated_at"]) for row in rows.mappings()]
 
 
 def _lock_number(key: str) -> int:
@@ -378,23 +379,8 @@ def _lock_number(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"saga_inbox:{key}".encode(), digest_size=8).digest(), signed=True)
 
 
-def _row(row: Row[Any]) -> InboxRow:
-    return InboxRow(
-        key=row.key,
-        saga_id=row.saga_id,
-        task=row.task,
-        state=RowState(row.state),
-        attempt=row.attempt,
-        claim=row.claim,
-        lease_until=row.lease_until,
-        reply=Stored.from_json(row.reply),
-        undo_attempt=row.undo_attempt,
-        undo_reply=Stored.from_json(row.undo_reply),
-    )
-
-
-def _row_of(columns: Mapping[str, Any]) -> InboxRow:
-    """From the columns as PostgreSQL writes them as JSON."""
+def _row(columns: Mapping[str, Any] | RowMapping) -> InboxRow:
+    """From the columns; in JSON, moments are texts."""
     until = columns["lease_until"]
     return InboxRow(
         key=columns["key"],
@@ -403,7 +389,7 @@ def _row_of(columns: Mapping[str, Any]) -> InboxRow:
         state=RowState(columns["state"]),
         attempt=columns["attempt"],
         claim=columns["claim"],
-        lease_until=None if until is None else datetime.fromisoformat(until),
+        lease_until=datetime.fromisoformat(until) if isinstance(until, str) else until,
         reply=Stored.from_json(columns["reply"]),
         undo_attempt=columns["undo_attempt"],
         undo_reply=Stored.from_json(columns["undo_reply"]),
