@@ -105,9 +105,9 @@ def _stumbled(at: datetime, error: Exception) -> Recorded:
     return Recorded(at, "stumbled", None, error_payload(error))
 
 
-def _decided(events: Sequence[Event]) -> None:
-    if any(isinstance(event, ReplyReceived) for event in events):
-        reach(Point.BATCH_DECIDED)
+def _have_replies(events: Sequence[Event]) -> bool:
+    """What the broker said of a command is taken as replies are, and is no batch of them."""
+    return any(isinstance(event, ReplyReceived) for event in events)
 
 
 def _sharing(act: Callable[[_Batch], R]) -> R:
@@ -323,8 +323,7 @@ class Orchestrator:
     def _take(
         self, batch: _Batch, events: Sequence[Event], aside: Callable[[Event, str], Quarantined] | None
     ) -> None:
-        # What the broker said of a command comes through here as well, and is no batch of replies.
-        replies = any(isinstance(event, ReplyReceived) for event in events)
+        replies = _have_replies(events)
         if len(events) > 1 or not self._swap(batch, events[0]):
             self._take_locked(batch, events, aside)
         if replies:
@@ -348,7 +347,8 @@ class Orchestrator:
                 self._apply_signals(tx, batch, self.clock())
             tx.write(list(batch.changed.values()), batch.history)
             tx.quarantine(batch.aside)
-            _decided(events)
+            if _have_replies(events):
+                reach(Point.BATCH_DECIDED)
 
     def _swap(self, batch: _Batch, event: Event) -> bool:
         """Decide on the instance as it was written last from here, and write it if it still is so.
@@ -372,7 +372,8 @@ class Orchestrator:
             return False
         if definition.waits and listens(definition, after) != listens(definition, instance):
             return False
-        _decided([event])
+        if _have_replies([event]):
+            reach(Point.BATCH_DECIDED)
         if not self.store.swap(
             instance, after, [(after.id, after.revision, line) for line in decision.history]
         ):
